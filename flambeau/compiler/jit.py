@@ -1,0 +1,271 @@
+"""From LLVM IR text to addresses of functions, through two caches.
+
+``compile_module`` looks in the process, then on disk, and only then imports LLVM.  What lies on
+disk are `Image`s, which load without LLVM: a process whose kernels were built before starts fast.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from flambeau.compiler.image import Image, ImageError, build_image, load_image
+from flambeau.compiler.target import Target, host
+from flambeau.core.config import config, usable_processors
+
+
+class CompileError(RuntimeError):
+    """LLVM refused generated code; ``ir_path`` is where the text was kept for a report."""
+
+    def __init__(self, key: str, reason: str, ir_path: str | None) -> None:
+        self.ir_path = ir_path
+        kept = f"\nThe generated code was kept in {ir_path}" if ir_path else ""
+        super().__init__(
+            f"flambeau could not compile a kernel. This is a bug in flambeau; please report it "
+            f"with the kernel's name and the code.\nkernel: {key[:200]}\nLLVM: {reason}{kept}"
+        )
+
+
+class Module(NamedTuple):
+    """What `compile_module` takes, for `compile_many`."""
+
+    key: str
+    source: Callable[[], str]
+    names: Sequence[str]
+    passes: bool = False
+
+
+@dataclass(slots=True)
+class Statistics:
+    """How often each source answered since the process started."""
+
+    memory: int = 0
+    disk: int = 0
+    compiled: int = 0
+
+
+statistics = Statistics()
+_loaded: dict[tuple[str, str], dict[str, int]] = {}
+_lock = threading.RLock()
+
+
+def compile_module(
+    key: str, source: Callable[[], str], names: Sequence[str], *, passes: bool = False
+) -> dict[str, int]:
+    """The addresses of the functions ``names`` of the module that ``key`` identifies.
+
+    ``source()`` gives the module's LLVM IR; it is called only when neither this process nor the
+    cache on disk has the code.  The key must say everything that changes the source, except the
+    sources of ``flambeau.compiler`` and the target, which are added here.  ``passes`` runs LLVM's
+    light IR optimisations first.
+    """
+    target = host()
+    found = _loaded.get((key, target.name))
+    if found is None:
+        with _lock:
+            found = _loaded.get((key, target.name))
+            if found is None:
+                found = load_image(_find_image(Module(key, source, names, passes), target))
+                _loaded[(key, target.name)] = found
+    else:
+        statistics.memory += 1
+    for name in names:
+        if name not in found:
+            raise CompileError(key, f"the module defines no function {name!r}", None)
+    return found
+
+
+def compile_many(modules: Iterable[Module]) -> list[dict[str, int]]:
+    """`compile_module` of each, with the code generation of those not cached in parallel."""
+    modules = list(modules)
+    target = host()
+    missing = {m.key: m for m in modules if (m.key, target.name) not in _loaded}
+    if len(missing) > 1:
+        with ThreadPoolExecutor(min(len(missing), usable_processors())) as pool:
+            images = list(pool.map(lambda module: _find_image(module, target), missing.values()))
+        with _lock:
+            for key, image in zip(missing, images, strict=True):
+                if (key, target.name) not in _loaded:
+                    _loaded[(key, target.name)] = load_image(image)
+    return [compile_module(m.key, m.source, m.names, passes=m.passes) for m in modules]
+
+
+def _find_image(module: Module, target: Target) -> Image:
+    path = _disk.path(module, target)
+    if path is not None:
+        image = _disk.read(path)
+        if image is not None:
+            statistics.disk += 1
+            return image
+    statistics.compiled += 1
+    text = module.source()
+    if "jit" in config.debug or "ir" in config.debug:
+        print(f"flambeau: compiling {module.key[:100]}", file=sys.stderr)
+    if "ir" in config.debug:
+        print(text, file=sys.stderr)
+    image = emit_image(text, target, key=module.key, passes=module.passes)
+    if path is not None:
+        _disk.write(path, image.to_bytes())
+    return image
+
+
+# -- LLVM ----------------------------------------------------------------------------------------
+
+
+def emit_image(text: str, target: Target, *, key: str = "", passes: bool = False) -> Image:
+    """Compiles LLVM IR for the target; does not load it."""
+    try:
+        return build_image(emit_object(text, target, passes=passes))
+    except (RuntimeError, ImageError) as error:
+        raise CompileError(key, str(error), _keep_for_report(text)) from error
+
+
+def emit_object(text: str, target: Target, *, passes: bool = False) -> bytes:
+    """LLVM's ELF object for the target (RuntimeError with LLVM's words if it refuses)."""
+    return _llvm().emit(text, target, passes=passes, assembly=False)
+
+
+def emit_assembly(text: str, target: Target, *, passes: bool = False) -> str:
+    """LLVM's assembly for the target: PTX on nvptx, else to be read by a person."""
+    return _llvm().emit(text, target, passes=passes, assembly=True).decode()
+
+
+@functools.cache
+def _llvm():  # noqa: ANN202 - the type lives behind the late import
+    # The one late import of the compiler: processes whose kernels are cached never pay for LLVM.
+    from flambeau.compiler import llvm
+
+    return llvm
+
+
+def _keep_for_report(text: str) -> str | None:
+    try:
+        handle, path = tempfile.mkstemp(prefix="flambeau-", suffix=".ll")
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+    except OSError:
+        return None
+    return path
+
+
+# -- the cache on disk ---------------------------------------------------------------------------
+
+
+@functools.cache
+def code_version() -> str:
+    """A digest of what turns a key into machine code: these sources and LLVM's version."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    digest.update(_llvm_stamp().encode())
+    return digest.hexdigest()
+
+
+def _llvm_stamp() -> str:
+    """Changes whenever another llvmlite is installed; does not import it."""
+    spec = importlib.util.find_spec("llvmlite")
+    if spec is None or spec.origin is None:
+        return "none"
+    folder = Path(spec.origin).parent
+    try:
+        version = (folder / "_version.py").read_text()
+        return f"{version} {(folder / 'binding' / 'libllvmlite.so').stat().st_size}"
+    except OSError:
+        return str(folder.stat().st_mtime_ns)
+
+
+class _DiskCache:
+    """Images in files named by the digest of everything that made them.
+
+    Files appear whole (written beside, then renamed), so processes may share the folder.  Any
+    failure to write makes the cache a memory-only one, with one warning.
+    """
+
+    _WRITES_BETWEEN_CHECKS = 64
+
+    def __init__(self) -> None:
+        self._writes = 0
+        self._disabled: set[Path] = set()
+
+    def path(self, module: Module, target: Target) -> Path | None:
+        folder = config.cache_dir
+        if folder is None:
+            return None
+        identity = f"{module.passes}\0{target.identity}\0{code_version()}\0{module.key}"
+        name = hashlib.sha256(identity.encode()).hexdigest()
+        return folder / "kernels" / name[:2] / f"{name[2:]}.image"
+
+    def read(self, path: Path) -> Image | None:
+        try:
+            file = path.read_bytes()
+        except OSError:
+            return None
+        try:
+            return Image.from_bytes(file)
+        except ImageError:
+            self._delete(path)
+            return None
+
+    def write(self, path: Path, file: bytes) -> None:
+        folder = path.parent.parent
+        if folder in self._disabled:
+            return
+        temporary = path.with_name(f".{path.stem[:16]}.{os.getpid()}.{threading.get_ident()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(file)
+            os.replace(temporary, path)
+        except OSError as error:
+            self._delete(temporary)
+            self._disabled.add(folder)
+            warnings.warn(
+                f"flambeau: compiled kernels cannot be kept in {folder} ({error.strerror or error})"
+                "; they stay in memory and will be compiled again by the next process. "
+                "Set FLAMBEAU_CACHE_DIR to a writable folder, or to 'off'.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return
+        if self._writes % self._WRITES_BETWEEN_CHECKS == self._WRITES_BETWEEN_CHECKS - 1:
+            self.trim(folder, config.cache_limit)
+        self._writes += 1
+
+    def trim(self, folder: Path, limit: int) -> None:
+        """Deletes the oldest files until three quarters of ``limit`` bytes are left."""
+        entries = []
+        for path in folder.glob("*/*"):
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            entries.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in entries)
+        if total <= limit:
+            return
+        for _, size, path in sorted(entries):
+            if total <= limit * 3 // 4:
+                break
+            self._delete(path)
+            total -= size
+
+    @staticmethod
+    def _delete(path: Path) -> None:
+        try:
+            path.unlink()
+        except OSError:
+            pass
+
+
+_disk = _DiskCache()
