@@ -131,7 +131,9 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
         raise DataError(f"{path}: {len(content)} bytes, shorter than its {header_size}-byte header")
     found, *shape = struct.unpack(f">I{rank}I", content[:header_size])
     if found != magic:
-        raise DataError(f"{path}: starts with 0x{found:08x}, an idx file of this kind with 0x{magic:08x}")
+        raise DataError(
+            f"{path}: starts with 0x{found:08x}, an idx file of this kind with 0x{magic:08x}"
+        )
     expected = int(np.prod(shape, dtype=object))
     if len(content) - header_size != expected:
         raise DataError(

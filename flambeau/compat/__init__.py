@@ -1,0 +1,1 @@
+"""What lets programs written for PyTorch run unchanged: the name `torch` and old spellings."""
