@@ -124,8 +124,8 @@ def run_as_main(name: str, alter_argv: bool) -> None:
 def report(error: BaseException, belongs_to_program: Any) -> NoReturn:
     """Shows the error as python would, then ends the process with python's exit status.
 
-    The hook that is installed now may be the program's own. The error goes on to python, which picks
-    the exit status (that of an interrupt is special), with nothing left to print.
+    The hook that is installed now may be the program's own. The error goes on to python, which
+    picks the exit status (that of an interrupt is special), with nothing left to print.
     """
     trace = error.__traceback__
     while trace is not None and not belongs_to_program(trace.tb_frame):

@@ -1,4 +1,4 @@
-"""The digits the demo learns: the packaged ones, or a folder of MNIST or Fashion-MNIST idx files."""
+"""The digits the demo learns: the packaged ones, or MNIST or Fashion-MNIST from idx files."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def read_pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{images_path}: pictures of {height}x{width}, the demo needs 28x28")
     if len(images) != len(labels):
         raise DataError(
-            f"{images_path.name} has {len(images)} pictures, {labels_path.name} {len(labels)} labels"
+            f"{images_path.name} has {len(images)} pictures, "
+            f"{labels_path.name} has {len(labels)} labels"
         )
     if len(labels) == 0:
         raise DataError(f"{labels_path}: no pictures at all")
