@@ -1,0 +1,274 @@
+"""Packing for the matrix product: strips of A and B laid out in the order of the micro kernels.
+
+A *panel* is a few rows of A, or columns of B, over one block of k, stored as ``[k][width]``.  Both
+operands go through the same code: "x" below is the row of A or the column of B.  Whatever the
+strides, the micro kernel then reads one dense stream, and half precision arrives as float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flambeau.compiler.builder import (
+    ARGS,
+    BEGIN,
+    END,
+    I64,
+    KERNEL_PARAMETERS,
+    PTR,
+    Builder,
+    Var,
+    vector,
+)
+from flambeau.compiler.gemm_micro import Procedure, TileShape
+
+PACK = "gemm_pack"
+
+# Panel p begins at row ``p * height - max(0, p - tall_panels)``: the first ``tall_panels`` panels
+# have ``height`` rows, the others one less.  ``width`` 0 means a panel as wide as its rows (A);
+# otherwise panels have that width, the last one with columns that nobody reads (B).
+PACK_WORDS = (
+    "source", "source_batch", "stride_k", "stride_x", "extent", "k",
+    "target", "target_batch", "height", "tall_panels", "panels", "width",
+)  # fmt: skip
+
+PACK_PANEL = Procedure(
+    "gemm_pack_panel",
+    "ptr %source, i64 %stride_k, i64 %stride_x, i64 %valid, ptr %target, i64 %width, i64 %k",
+)
+
+
+
+def read_words(builder: Builder, words: Sequence[str], pointers: Sequence[str]) -> dict[str, Var]:
+    """The argument block's words by name; those in ``pointers`` are addresses."""
+    return {
+        name: builder.argument(ARGS, index, PTR if name in pointers else I64)
+        for index, name in enumerate(words)
+    }
+
+
+def panel_start(builder: Builder, panel: Var, height: Var, tall_panels: Var) -> Var:
+    """The first row of a panel (see `PACK_WORDS`)."""
+    shorter = builder.max(builder.sub(panel, tall_panels), 0)
+    return builder.sub(builder.mul(panel, height), shorter)
+
+
+def load_widened(
+    builder: Builder, tile: TileShape, pointer: Var, width: int, mask: Var | None = None
+) -> Var:
+    """``width`` stored elements, converted to the type that the product computes in."""
+    stored = vector(tile.stored, width)
+    align = tile.stored_size
+    if mask is None:
+        value = builder.load(stored, pointer, align)
+    else:
+        value = builder.masked_load(stored, pointer, mask, align)
+    if not tile.converts:
+        return value
+    return builder.convert("fpext", value, tile.element)
+
+
+def store_narrowed(
+    builder: Builder, tile: TileShape, value: Var, pointer: Var, mask: Var | None = None
+) -> None:
+    """Stores computed elements, rounded to the type that memory holds."""
+    if tile.converts:
+        value = builder.convert("fptrunc", value, tile.stored)
+    if mask is None:
+        builder.store(value, pointer, tile.stored_size)
+    else:
+        builder.masked_store(value, pointer, mask, tile.stored_size)
+
+
+def transpose(builder: Builder, rows: Sequence[Var]) -> list[Var]:
+    """The transpose of a square of vectors, by exchanging blocks of half the size each round."""
+    count = len(rows)
+    values = list(rows)
+    block = count // 2
+    while block:
+        low = [i if not i & block else count + i - block for i in range(count)]
+        high = [i + block if not i & block else count + i for i in range(count)]
+        for i in range(count):
+            if not i & block:
+                a, b = values[i], values[i + block]
+                values[i] = builder.shuffle(a, b, low)
+                values[i + block] = builder.shuffle(a, b, high)
+        block //= 2
+    return values
+
+
+def choose(
+    builder: Builder, conditions: Sequence[Var], bodies: Sequence[Callable[[], None]]
+) -> None:
+    """Runs the body of the first condition that holds, or the last body."""
+
+    def run(index: int) -> list[Var]:
+        if index == len(conditions):
+            bodies[index]()
+        else:
+            builder.if_else(conditions[index], lambda: bodies[index]() or [], lambda: run(index + 1))
+        return []
+
+    run(0)
+
+
+class PanelPacker:
+    """Writes the function that packs one panel; one object per function."""
+
+    def __init__(self, tile: TileShape) -> None:
+        self.tile = tile
+        self.builder = Builder()
+        values = PACK_PANEL.values()
+        self.source, self.target = values["source"], values["target"]
+        self.stride_k, self.stride_x = values["stride_k"], values["stride_x"]
+        self.valid, self.width, self.k = values["valid"], values["width"], values["k"]
+
+    def function(self) -> str:
+        """One strip of ``lanes`` columns after the other, by the way that its strides allow."""
+        builder = self.builder
+        lanes = self.tile.lanes
+
+        def strip(x: Var, _: list[Var]) -> None:
+            unit_x = builder.compare("eq", self.stride_x, 1)
+            unit_k = builder.compare("eq", self.stride_k, 1)
+            writable = builder.compare("sle", builder.add(x, lanes), self.width)
+            readable = builder.compare("sle", builder.add(x, lanes), self.valid)
+            if self.tile.masked:
+                by_row, by_block = unit_x, unit_k
+            else:
+                by_row = builder.and_(unit_x, readable)
+                by_block = builder.and_(unit_k, writable)
+            ways = [
+                lambda: self.copy_rows(x, readable),
+                lambda: self.copy_blocks(x),
+                lambda: self.copy_elements(x, builder.constant(0)),
+            ]
+            choose(builder, [by_row, by_block], ways)
+
+        builder.loop(0, builder.add(self.width, lanes - 1), lanes, [], strip)
+        return PACK_PANEL.define(builder)
+
+    def source_at(self, x: Var, k: Var | int) -> Var:
+        builder = self.builder
+        offset = builder.add(builder.mul(x, self.stride_x), builder.mul(self.stride_k, k))
+        return builder.gep(self.tile.stored, self.source, offset)
+
+    def target_at(self, x: Var, k: Var | int) -> Var:
+        builder = self.builder
+        return builder.gep(self.tile.element, self.target, builder.add(x, builder.mul(self.width, k)))
+
+    def copy_rows(self, x: Var, whole: Var) -> None:
+        """x is contiguous: one vector per k."""
+        builder, tile = self.builder, self.tile
+        read = write = None
+        if tile.masked:
+            read = builder.mask(builder.sub(self.valid, x), tile.lanes)
+            write = builder.mask(builder.sub(self.width, x), tile.lanes)
+
+        def copy(masked: bool) -> None:
+            def row(_: Var, state: list[Var]) -> list[Var]:
+                source, target = state
+                value = load_widened(builder, tile, source, tile.lanes, read if masked else None)
+                if masked and write is not None:
+                    builder.masked_store(value, target, write, tile.size)
+                else:
+                    builder.store(value, target, tile.size)
+                return [
+                    builder.gep(tile.stored, source, self.stride_k),
+                    builder.gep(tile.element, target, self.width),
+                ]
+
+            builder.loop(0, self.k, 1, [self.source_at(x, 0), self.target_at(x, 0)], row)
+
+        if tile.masked:
+            choose(builder, [whole], [lambda: copy(False), lambda: copy(True)])
+        else:
+            copy(False)
+
+    def copy_blocks(self, x: Var) -> None:
+        """k is contiguous: squares of lanes x lanes, transposed in registers.
+
+        Columns past the last valid one repeat it, so nothing outside of the operand is read.
+        """
+        builder, tile = self.builder, self.tile
+        last = builder.sub(self.valid, 1)
+        starts = [
+            self.source_at(builder.min(builder.add(x, i), last), 0) for i in range(tile.lanes)
+        ]
+        write = builder.mask(builder.sub(self.width, x), tile.lanes)
+
+        def block(k: Var, _: list[Var]) -> None:
+            rows = [
+                load_widened(builder, tile, builder.gep(tile.stored, start, k), tile.lanes)
+                for start in starts
+            ]
+            target = self.target_at(x, k)
+            for column in transpose(builder, rows):
+                if tile.masked:
+                    builder.masked_store(column, target, write, tile.size)
+                else:
+                    builder.store(column, target, tile.size)
+                target = builder.gep(tile.element, target, self.width)
+
+        rest, _ = builder.loop(0, self.k, tile.lanes, [], block)
+        self.copy_elements(x, rest)
+
+    def copy_elements(self, x: Var, first_k: Var) -> None:
+        """Any strides, from ``first_k`` on: the valid elements of the strip one by one."""
+        builder, tile = self.builder, self.tile
+        end = builder.min(builder.add(x, tile.lanes), self.valid)
+
+        def row(k: Var, _: list[Var]) -> None:
+            def element(_: Var, state: list[Var]) -> list[Var]:
+                source, target = state
+                builder.store(load_widened(builder, tile, source, 1), target, tile.size)
+                return [
+                    builder.gep(tile.stored, source, self.stride_x),
+                    builder.gep(tile.element, target, 1),
+                ]
+
+            builder.loop(x, end, 1, [self.source_at(x, k), self.target_at(x, k)], element)
+
+        builder.loop(first_k, self.k, 1, [], row)
+
+
+def pack_kernel(tile: TileShape) -> tuple[str, Builder]:
+    """``gemm_pack``: one task packs one panel of one batch entry."""
+    builder = Builder()
+    words = read_words(builder, PACK_WORDS, ("source", "target"))
+    fixed = builder.compare("ne", words["width"], 0)
+
+    def task(number: Var, _: list[Var]) -> None:
+        batch = builder.div(number, words["panels"])
+        panel = builder.sub(number, builder.mul(batch, words["panels"]))
+        start = panel_start(builder, panel, words["height"], words["tall_panels"])
+        following = panel_start(
+            builder, builder.add(panel, 1), words["height"], words["tall_panels"]
+        )
+        valid = builder.sub(builder.min(following, words["extent"]), start)
+        source = builder.add(
+            builder.mul(batch, words["source_batch"]), builder.mul(start, words["stride_x"])
+        )
+        target = builder.add(
+            builder.mul(batch, words["target_batch"]), builder.mul(start, words["k"])
+        )
+        PACK_PANEL.call(
+            builder,
+            {
+                "source": builder.gep(tile.stored, words["source"], source),
+                "stride_k": words["stride_k"],
+                "stride_x": words["stride_x"],
+                "valid": valid,
+                "target": builder.gep(tile.element, words["target"], target),
+                "width": builder.select(fixed, words["width"], valid),
+                "k": words["k"],
+            },
+        )
+
+    builder.loop(BEGIN, END, 1, [], task)
+    return builder.function(PACK, KERNEL_PARAMETERS), builder
+
+
+def pack_functions(tile: TileShape) -> list[tuple[str, Builder]]:
+    packer = PanelPacker(tile)
+    return [(packer.function(), packer.builder), pack_kernel(tile)]

@@ -1,0 +1,416 @@
+"""Matrix products tile by tile: choosing micro kernels, finishing tiles with bias and activation.
+
+Two kernels share the code for one tile.  ``gemm_multiply`` works on panels that were packed before
+(or on operands that need no packing); its tasks are blocks of tiles.  ``gemm_small`` packs what it
+must into its own stack frame; its tasks are whole products of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flambeau.compiler.builder import (
+    BEGIN,
+    END,
+    KERNEL_PARAMETERS,
+    PTR,
+    Builder,
+    Var,
+    is_float,
+    vector,
+)
+from flambeau.compiler.gemm_micro import Procedure, TileShape, call_micro_kernel
+from flambeau.compiler.gemm_pack import (
+    PACK_PANEL,
+    choose,
+    load_widened,
+    panel_start,
+    read_words,
+    store_narrowed,
+)
+
+MULTIPLY, SMALL = "gemm_multiply", "gemm_small"
+
+# What is done to a finished element of C, the same for all kernels.
+FINISH_WORDS = ("accumulate", "bias", "bias_kind", "activation")
+NO_BIAS, BIAS_PER_COLUMN, ONE_BIAS = 0, 1, 2
+
+# A tile lies at ``a + batch * a_batch + row * a_panel`` in A, in B likewise by its column.  Columns
+# from ``edge_start`` on come from the packed panel ``edge``, for whole vectors of them cannot be
+# read from B itself.  A task's block is ``rows_per_task`` x ``columns_per_task`` panels.
+MULTIPLY_WORDS = (
+    "a", "a_batch", "a_panel", "a_row", "a_k", "a_packed",
+    "b", "b_batch", "b_panel", "b_k", "edge", "edge_batch", "edge_start",
+    "c", "c_batch", "c_row", "c_col", "n", "k",
+    "height", "tall_panels", "row_panels", "column_panels",
+    "rows_per_task", "columns_per_task", "row_tasks", "column_tasks", *FINISH_WORDS,
+)  # fmt: skip
+
+SMALL_WORDS = (
+    "a", "a_batch", "a_row", "a_k", "b", "b_batch", "b_k", "b_col",
+    "c", "c_batch", "c_row", "c_col", "n", "k",
+    "height", "tall_panels", "row_panels", *FINISH_WORDS,
+)  # fmt: skip
+
+POINTER_WORDS = ("a", "b", "c", "edge", "bias")
+
+# Stack that ``gemm_small`` packs a panel of B into: k * columns elements must fit.
+SCRATCH_BYTES = 32768
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A pointwise function of a finished element of C: ``body`` maps a scalar or vector value."""
+
+    name: str
+    body: Callable[[Builder, Var], Var] = field(compare=False, repr=False)
+
+
+def relu(builder: Builder, x: Var) -> Var:
+    """The larger of ``x`` and 0; NaN stays NaN."""
+    positive = builder.compare("ugt" if is_float(x.type) else "sgt", x, 0)
+    return builder.select(positive, x, builder.zero(x.type))
+
+
+IDENTITY = Activation("none", lambda builder, x: x)
+RELU = Activation("relu", relu)
+
+# These share one module; any other activation gets a module of its own.
+COMMON_ACTIVATIONS = (IDENTITY, RELU)
+
+
+def neutral(builder: Builder, type_: str) -> Var:
+    """What changes nothing when added: -0.0, since 0.0 would turn -0.0 into 0.0."""
+    return builder.constant(-0.0, type_) if is_float(type_) else builder.zero(type_)
+
+
+FINISH = Procedure(
+    "gemm_finish",
+    "ptr %source, i64 %source_row, ptr %c, i64 %c_row, i64 %c_col, i64 %rows, i64 %columns, "
+    "i64 %accumulate, ptr %bias, i64 %bias_kind, i64 %activation",
+)
+
+
+class TileFinisher:
+    """Writes ``gemm_finish``: C (=, +=) activation(tile + bias) for a tile in memory.
+
+    The tile may lie in C itself (``accumulate`` is 0 then).  Columns are the outer loop, so a vector
+    of the bias is loaded once.
+    """
+
+    def __init__(self, tile: TileShape, activations: Sequence[Activation]) -> None:
+        self.tile = tile
+        self.activations = activations
+        self.builder = Builder()
+        self.parameters = FINISH.values()
+
+    def function(self) -> str:
+        builder = self.builder
+        self.adds = builder.compare("ne", self.parameters["accumulate"], 0)
+        cases = {
+            number: lambda body=activation.body: self.all_columns(body)
+            for number, activation in enumerate(self.activations)
+        }
+        builder.switch(self.parameters["activation"], cases)
+        return FINISH.define(builder)
+
+    def all_columns(self, body: Callable[[Builder, Var], Var]) -> None:
+        """Whole vectors, then the rest masked or one by one; C with gaps one by one altogether."""
+        builder, lanes = self.builder, self.tile.lanes
+        columns = self.parameters["columns"]
+        dense = builder.compare("eq", self.parameters["c_col"], 1)
+        vector_end = builder.select(dense, columns, 0)
+
+        def whole(column: Var, _: list[Var]) -> None:
+            self.all_rows(column, lanes, None, body)
+
+        rest, _ = builder.loop(0, vector_end, lanes, [], whole)
+
+        def scalar(column: Var, _: list[Var]) -> None:
+            self.all_rows(column, 1, None, body)
+
+        def masked() -> None:
+            mask = builder.mask(builder.sub(columns, rest), lanes)
+            some = builder.compare("slt", rest, columns)
+            builder.if_(some, lambda: self.all_rows(rest, lanes, mask, body))
+
+        def singly() -> None:
+            builder.loop(rest, columns, 1, [], scalar)
+
+        if self.tile.masked:
+            choose(builder, [dense], [masked, singly])
+        else:
+            singly()
+
+    def all_rows(
+        self, column: Var, width: int, mask: Var | None, body: Callable[[Builder, Var], Var]
+    ) -> None:
+        builder, tile = self.builder, self.tile
+        type_ = vector(tile.element, width)
+        bias = self.bias_at(column, width, mask)
+        source = builder.gep(tile.element, self.parameters["source"], column)
+        offset = builder.mul(column, self.parameters["c_col"])
+        c = builder.gep(tile.stored, self.parameters["c"], offset)
+
+        def row(_: Var, state: list[Var]) -> list[Var]:
+            source, c = state
+            # Never masked: a tile that does not fill its vectors lies in a buffer that does.
+            value = builder.load(type_, source, tile.size)
+            old = load_widened(builder, tile, c, width, mask)
+            value = builder.add(builder.select(self.adds, old, neutral(builder, type_)), value)
+            value = body(builder, builder.add(value, bias))
+            store_narrowed(builder, tile, value, c, mask)
+            return [
+                builder.gep(tile.element, source, self.parameters["source_row"]),
+                builder.gep(tile.stored, c, self.parameters["c_row"]),
+            ]
+
+        builder.loop(0, self.parameters["rows"], 1, [source, c], row)
+
+    def bias_at(self, column: Var, width: int, mask: Var | None) -> Var:
+        builder, tile = self.builder, self.tile
+        bias, kind = self.parameters["bias"], self.parameters["bias_kind"]
+
+        def per_column() -> list[Var]:
+            return [
+                load_widened(builder, tile, builder.gep(tile.stored, bias, column), width, mask)
+            ]
+
+        def one() -> list[Var]:
+            return [builder.splat(load_widened(builder, tile, bias, 1), width)]
+
+        def some() -> list[Var]:
+            return builder.if_else(builder.compare("eq", kind, BIAS_PER_COLUMN), per_column, one)
+
+        def none() -> list[Var]:
+            return [neutral(builder, vector(tile.element, width))]
+
+        return builder.if_else(builder.compare("ne", kind, NO_BIAS), some, none)[0]
+
+
+TILE = Procedure(
+    "gemm_tile",
+    "ptr %a, i64 %a_row, i64 %a_k, ptr %b, i64 %b_k, i64 %k, ptr %c, i64 %c_row, i64 %c_col, "
+    "i64 %rows, i64 %columns, i64 %accumulate, ptr %bias, i64 %bias_kind, i64 %activation",
+)
+
+
+def tile_function(tile: TileShape) -> tuple[str, Builder]:
+    """``gemm_tile``: one tile of C, straight into C where it fills whole vectors there."""
+    builder = Builder()
+    parameters = TILE.values()
+    columns, accumulate = parameters["columns"], parameters["accumulate"]
+    buffer_type = f"[{tile.rows * tile.columns} x {tile.element}]"
+    buffer = builder.emit(PTR, f"alloca {buffer_type}, align 64")
+    vectors = builder.div(builder.add(columns, tile.lanes - 1), tile.lanes)
+    whole = builder.compare("eq", builder.mul(vectors, tile.lanes), columns)
+    dense = builder.compare("eq", parameters["c_col"], 1)
+    zero = builder.constant(0)
+
+    def multiply(**where: Var) -> None:
+        call_micro_kernel(builder, tile, parameters["rows"], vectors, parameters | where)
+
+    def finish(**where: Var) -> None:
+        FINISH.call(builder, parameters | where)
+
+    def in_place() -> None:
+        multiply()
+        pending = builder.or_(parameters["bias_kind"], parameters["activation"])
+        builder.if_(
+            builder.compare("ne", pending, 0),
+            lambda: finish(
+                source=parameters["c"], source_row=parameters["c_row"], accumulate=zero
+            ),
+        )
+
+    def through_buffer() -> None:
+        width = builder.constant(tile.columns)
+        multiply(c=buffer, c_row=width, accumulate=zero)
+        finish(source=buffer, source_row=width, accumulate=accumulate)
+
+    direct = builder.and_(whole, dense)
+    if tile.converts:
+        through_buffer()
+    else:
+        choose(builder, [direct], [in_place, through_buffer])
+    return TILE.define(builder), builder
+
+
+class MultiplyKernel:
+    """Writes ``gemm_multiply``; words as in `MULTIPLY_WORDS`, a task is a block of tiles."""
+
+    def __init__(self, tile: TileShape) -> None:
+        self.tile = tile
+        self.builder = Builder()
+
+    def function(self) -> str:
+        builder = self.builder
+        self.words = read_words(builder, MULTIPLY_WORDS, POINTER_WORDS)
+        builder.loop(BEGIN, END, 1, [], self.task)
+        return builder.function(MULTIPLY, KERNEL_PARAMETERS)
+
+    def task(self, number: Var, _: list[Var]) -> None:
+        """Panels of B outside, panels of A inside: one of B stays in the cache meanwhile."""
+        builder, words = self.builder, self.words
+        blocks, column_block = self.divide(number, words["column_tasks"])
+        self.batch, row_block = self.divide(blocks, words["row_tasks"])
+        self.row_range = self.block(row_block, words["rows_per_task"], words["row_panels"])
+        columns = self.block(column_block, words["columns_per_task"], words["column_panels"])
+        builder.loop(*columns, 1, [], self.column_panel)
+
+    def divide(self, number: Var, count: Var) -> tuple[Var, Var]:
+        builder = self.builder
+        quotient = builder.div(number, count)
+        return quotient, builder.sub(number, builder.mul(quotient, count))
+
+    def block(self, number: Var, size: Var, limit: Var) -> tuple[Var, Var]:
+        builder = self.builder
+        start = builder.mul(number, size)
+        return start, builder.min(builder.add(start, size), limit)
+
+    def address(self, name: str, position: Var, step: Var) -> Var:
+        """The operand's base, moved by ``position * step`` elements within the task's batch entry."""
+        builder, words = self.builder, self.words
+        element = self.tile.stored if name == "c" else self.tile.element
+        offset = builder.add(
+            builder.mul(self.batch, words[f"{name}_batch"]), builder.mul(position, step)
+        )
+        return builder.gep(element, words[name], offset)
+
+    def column_panel(self, panel: Var, _: list[Var]) -> None:
+        builder, words, tile = self.builder, self.words, self.tile
+        column = builder.mul(panel, tile.columns)
+        at_edge = builder.compare("sge", column, words["edge_start"])
+        edge = self.address("edge", builder.constant(0), builder.constant(0))
+        inner = self.address("b", column, words["b_panel"])
+        shared = dict(words) | {
+            "b": builder.select(at_edge, edge, inner),
+            "b_k": builder.select(at_edge, builder.constant(tile.columns), words["b_k"]),
+            "columns": builder.min(builder.sub(words["n"], column), tile.columns),
+        }
+        shared["bias"] = move_bias(builder, tile, words, column)
+
+        def row_panel(row: Var, _: list[Var]) -> None:
+            start = panel_start(builder, row, words["height"], words["tall_panels"])
+            following = panel_start(
+                builder, builder.add(row, 1), words["height"], words["tall_panels"]
+            )
+            height = builder.sub(following, start)
+            packed = builder.compare("ne", words["a_packed"], 0)
+            c = self.address("c", start, words["c_row"])
+            TILE.call(
+                builder,
+                shared
+                | {
+                    "a": self.address("a", start, words["a_panel"]),
+                    "a_k": builder.select(packed, height, words["a_k"]),
+                    "c": builder.gep(tile.stored, c, builder.mul(column, words["c_col"])),
+                    "rows": height,
+                },
+            )
+
+        builder.loop(*self.row_range, 1, [], row_panel)
+
+
+def move_bias(builder: Builder, tile: TileShape, words: dict[str, Var], column: Var) -> Var:
+    """The bias of the columns from ``column`` on."""
+    per_column = builder.compare("eq", words["bias_kind"], BIAS_PER_COLUMN)
+    return builder.gep(tile.stored, words["bias"], builder.select(per_column, column, 0))
+
+
+class SmallKernel:
+    """Writes ``gemm_small``; words as in `SMALL_WORDS`, a task is one product of the batch."""
+
+    def __init__(self, tile: TileShape) -> None:
+        self.tile = tile
+        self.builder = Builder()
+
+    def function(self) -> str:
+        builder, tile = self.builder, self.tile
+        scratch_type = f"[{SCRATCH_BYTES // tile.size} x {tile.element}]"
+        self.scratch = builder.emit(PTR, f"alloca {scratch_type}, align 64")
+        self.words = read_words(builder, SMALL_WORDS, POINTER_WORDS)
+        builder.loop(BEGIN, END, 1, [], self.task)
+        return builder.function(SMALL, KERNEL_PARAMETERS)
+
+    def task(self, batch: Var, _: list[Var]) -> None:
+        builder, words, tile = self.builder, self.words, self.tile
+        self.start = {
+            name: builder.gep(tile.stored, words[name], builder.mul(batch, words[f"{name}_batch"]))
+            for name in ("a", "b", "c")
+        }
+        end = builder.add(words["n"], tile.columns - 1)
+        builder.loop(0, end, tile.columns, [], self.column_panel)
+
+    def column_panel(self, column: Var, _: list[Var]) -> None:
+        builder, words, tile = self.builder, self.words, self.tile
+        columns = builder.min(builder.sub(words["n"], column), tile.columns)
+        b, b_k = self.readable_panel(column, columns)
+        shared = dict(words) | {"b": b, "b_k": b_k, "columns": columns}
+        shared["bias"] = move_bias(builder, tile, words, column)
+
+        def row_panel(row: Var, _: list[Var]) -> None:
+            start = panel_start(builder, row, words["height"], words["tall_panels"])
+            following = panel_start(
+                builder, builder.add(row, 1), words["height"], words["tall_panels"]
+            )
+            c_offset = builder.add(
+                builder.mul(start, words["c_row"]), builder.mul(column, words["c_col"])
+            )
+            a_offset = builder.mul(start, words["a_row"])
+            TILE.call(
+                builder,
+                shared
+                | {
+                    "a": builder.gep(tile.stored, self.start["a"], a_offset),
+                    "c": builder.gep(tile.stored, self.start["c"], c_offset),
+                    "rows": builder.sub(following, start),
+                },
+            )
+
+        builder.loop(0, words["row_panels"], 1, [], row_panel)
+
+    def readable_panel(self, column: Var, columns: Var) -> tuple[Var, Var]:
+        """A panel of B (its address and stride along k) whose whole vectors may be read."""
+        builder, words, tile = self.builder, self.words, self.tile
+        source = builder.gep(
+            tile.stored, self.start["b"], builder.mul(column, words["b_col"])
+        )
+        whole = builder.compare("eq", builder.rem(columns, tile.lanes), 0)
+        dense = builder.compare("eq", words["b_col"], 1)
+        width = builder.constant(tile.columns)
+
+        def pack() -> list[Var]:
+            arguments = {
+                "source": source,
+                "stride_k": words["b_k"],
+                "stride_x": words["b_col"],
+                "valid": columns,
+                "target": self.scratch,
+                "width": width,
+                "k": words["k"],
+            }
+            PACK_PANEL.call(builder, arguments)
+            return [self.scratch, width]
+
+        b, b_k = builder.if_else(
+            builder.and_(whole, dense), lambda: [source, words["b_k"]], pack
+        )
+        return b, b_k
+
+
+def tile_functions(
+    tile: TileShape, activations: Sequence[Activation]
+) -> list[tuple[str, Builder]]:
+    finisher = TileFinisher(tile, activations)
+    multiply = MultiplyKernel(tile)
+    functions = [
+        (finisher.function(), finisher.builder),
+        tile_function(tile),
+        (multiply.function(), multiply.builder),
+    ]
+    if not tile.converts:
+        small = SmallKernel(tile)
+        functions.append((small.function(), small.builder))
+    return functions
