@@ -142,7 +142,7 @@ def emit_assembly(text: str, target: Target, *, passes: bool = False) -> str:
 
 
 @functools.cache
-def _llvm():  # noqa: ANN202 - the type lives behind the late import
+def _llvm():
     # The one late import of the compiler: processes whose kernels are cached never pay for LLVM.
     from flambeau.compiler import llvm
 

@@ -19,6 +19,7 @@ _CODEGEN_LEVEL = 2
 
 binding.initialize_all_targets()
 binding.initialize_all_asmprinters()
+binding.initialize_native_asmparser()  # for inline assembly
 
 
 class _PerThread(threading.local):

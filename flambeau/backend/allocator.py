@@ -1,0 +1,269 @@
+"""The CPU's caching allocator: fresh pages are what costs, so freed memory is kept and reused.
+
+Sizes are rounded up to classes; each class has a list of free addresses.  Taking from a list and
+putting back are single list operations, which are atomic, so the usual path needs no lock and may
+run in ``__del__`` at any moment.  Small classes are cut from slabs; large blocks are mapped one by
+one, on huge pages, and given back to the system when too much of them lies idle.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import threading
+from bisect import bisect_left
+from dataclasses import dataclass
+
+ALIGNMENT = 64
+SMALL_LIMIT = 1 << 20
+"""Blocks up to this size are cut from slabs and never return to the system."""
+_SLAB_SIZE = 4 << 20
+_HUGE_PAGE = 2 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AllocatorStatistics:
+    """Bytes, by class sizes (so at least what was asked for)."""
+
+    current: int
+    """in blocks that are alive"""
+    cached: int
+    """in free blocks, ready for reuse"""
+    reserved: int
+    """taken from the system: current + cached + what is left of slabs"""
+    peak: int
+    """the largest ``reserved`` so far"""
+    system_allocations: int
+    """requests that no free block could serve"""
+
+
+class Block:
+    """Memory at ``address``: ``nbytes`` were asked for; collected, it returns to its free list."""
+
+    __slots__ = ("_free", "address", "nbytes")
+
+    def __init__(self, address: int, nbytes: int, free: list[int]) -> None:
+        self.address = address
+        self.nbytes = nbytes
+        self._free = free
+
+    def __del__(self) -> None:
+        self._free.append(self.address)
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that may be used without another allocation."""
+        return class_size(self.nbytes)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address:#x}, {self.nbytes} bytes)"
+
+
+class LargeBlock(Block):
+    """A block with its own mapping; freeing it may give idle memory back to the system."""
+
+    __slots__ = ("_allocator",)
+
+    def __init__(
+        self, address: int, nbytes: int, free: list[int], allocator: CachingAllocator
+    ) -> None:
+        self.address = address
+        self.nbytes = nbytes
+        self._free = free
+        self._allocator = allocator
+
+    def __del__(self) -> None:
+        self._free.append(self.address)
+        self._allocator.trim()
+
+
+class ExternalBlock(Block):
+    """Memory that somebody else owns; the block keeps the owner alive and frees nothing."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, address: int, nbytes: int, owner: object) -> None:
+        self.address = address
+        self.nbytes = nbytes
+        self.owner = owner
+
+    def __del__(self) -> None:
+        pass
+
+    @property
+    def capacity(self) -> int:
+        return self.nbytes
+
+
+def _small_classes() -> tuple[int, ...]:
+    """64, 128 … 512 in steps of 64, then four sizes per doubling: at most a quarter is unused."""
+    sizes = list(range(ALIGNMENT, 513, ALIGNMENT))
+    while sizes[-1] < SMALL_LIMIT:
+        base = sizes[-1]
+        sizes += (base * 5 // 4, base * 3 // 2, base * 7 // 4, base * 2)
+    return tuple(sizes)
+
+
+_CLASSES = _small_classes()
+
+
+def class_size(nbytes: int) -> int:
+    """The bytes that a request of ``nbytes`` gets."""
+    if nbytes <= SMALL_LIMIT:
+        return _CLASSES[bisect_left(_CLASSES, nbytes)]
+    # Large: eight sizes per doubling, whole huge pages from 16 MiB on.
+    step = max(1 << (nbytes.bit_length() - 4), 4096)
+    if nbytes >= 16 << 20:
+        step = max(step, _HUGE_PAGE)
+    return (nbytes + step - 1) // step * step
+
+
+class CachingAllocator:
+    """Hands out `Block`s; thread-safe."""
+
+    def __init__(self, cache_limit: int | None = None) -> None:
+        self._small: tuple[list[int], ...] = tuple([] for _ in _CLASSES)
+        # The free list for each size in units of 64 bytes, so that none is searched for.
+        self._by_line: list[list[int]] = [self._small[0]]
+        for size, free in zip(_CLASSES, self._small, strict=True):
+            self._by_line += [free] * (size // ALIGNMENT + 1 - len(self._by_line))
+        self._large: dict[int, list[int]] = {}
+        self._lock = threading.RLock()
+        self._slab_at = 0
+        self._slab_end = 0
+        self._reserved = 0
+        self._peak = 0
+        self._system_allocations = 0
+        self.cache_limit = cache_limit if cache_limit is not None else _default_cache_limit()
+        """Bytes that idle large blocks may take before they return to the system."""
+
+    def allocate(self, nbytes: int) -> Block:
+        """A block of at least ``nbytes`` (0 is fine), aligned to 64; its contents are undefined.
+
+        ``nbytes`` is not negative.  Raises RuntimeError in PyTorch's words when memory runs out.
+        """
+        try:
+            # An IndexError is either a large request or an empty list: both leave the usual path.
+            free = self._by_line[(nbytes + 63) >> 6]
+            return Block(free.pop(), nbytes, free)
+        except IndexError:
+            return self._allocate_slowly(nbytes)
+
+    def _allocate_slowly(self, nbytes: int) -> Block:
+        if nbytes <= SMALL_LIMIT:
+            number = bisect_left(_CLASSES, nbytes)
+            free = self._small[number]
+            return Block(_pop(free) or self._cut(_CLASSES[number], free), nbytes, free)
+        size = class_size(nbytes)
+        free = self._large.get(size) or self._large.setdefault(size, [])
+        return LargeBlock(_pop(free) or self._map(size, nbytes), nbytes, free, self)
+
+    def _cut(self, size: int, free: list[int]) -> int:
+        """The next piece of the current slab; small sizes are cut several at a time."""
+        with self._lock:
+            self._system_allocations += 1
+            count = min(32, max(1, 16384 // size))
+            if self._slab_end - self._slab_at < size * count:
+                self._slab_at = self._map(_SLAB_SIZE, size)
+                self._slab_end = self._slab_at + _SLAB_SIZE
+            address = self._slab_at
+            self._slab_at += size * count
+        free.extend(address + k * size for k in range(count - 1, 0, -1))
+        return address
+
+    def _map(self, size: int, nbytes: int) -> int:
+        with self._lock:
+            self._system_allocations += 1
+            address = _map_memory(size)
+            if not address:
+                self.empty_cache()
+                address = _map_memory(size)
+            if not address:
+                raise RuntimeError(
+                    f"DefaultCPUAllocator: can't allocate memory: you tried to allocate {nbytes} "
+                    "bytes. Error code 12 (Cannot allocate memory)"
+                )
+            self._reserved += size
+            self._peak = max(self._peak, self._reserved)
+        return address
+
+    def trim(self) -> None:
+        """Unmaps idle large blocks, the largest first, while they exceed `cache_limit`."""
+        idle = sum(size * len(free) for size, free in tuple(self._large.items()))
+        if idle > self.cache_limit:
+            self._release(idle - self.cache_limit)
+
+    def empty_cache(self) -> None:
+        """Unmaps all idle large blocks (slabs of small ones stay)."""
+        self._release(1 << 62)
+
+    def _release(self, nbytes: int) -> None:
+        # No lock: whoever pops an address owns it, and this may run inside a collection that
+        # interrupted any other method.
+        released = 0
+        for size in sorted(self._large, reverse=True):
+            free = self._large[size]
+            while released < nbytes:
+                address = _pop(free)
+                if not address:
+                    break
+                _unmap(address, size)
+                released += size
+                self._reserved -= size
+
+    def statistics(self) -> AllocatorStatistics:
+        cached = sum(size * len(f) for size, f in zip(_CLASSES, self._small, strict=True))
+        cached += sum(size * len(free) for size, free in tuple(self._large.items()))
+        left = self._slab_end - self._slab_at
+        return AllocatorStatistics(
+            current=self._reserved - cached - left,
+            cached=cached,
+            reserved=self._reserved,
+            peak=self._peak,
+            system_allocations=self._system_allocations,
+        )
+
+
+def _pop(free: list[int]) -> int:
+    """An address from the list, 0 when it is empty."""
+    try:
+        return free.pop()
+    except IndexError:
+        return 0
+
+
+def _default_cache_limit() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_unmap = _libc.munmap
+_unmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_advise = _libc.madvise
+_advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_FAILED = ctypes.c_void_p(-1).value
+_HUGE_PAGE_ADVICE = 14
+
+
+def _map_memory(size: int) -> int:
+    """Fresh zeroed memory, at a huge page's boundary if it fills one; 0 if there is none."""
+    padding = _HUGE_PAGE if size >= _HUGE_PAGE else 0
+    address = _mmap(
+        None, size + padding, mmap.PROT_READ | mmap.PROT_WRITE,
+        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0,
+    )  # fmt: skip
+    if address is None or address == _FAILED:
+        return 0
+    if padding:
+        start = (address + padding - 1) & -_HUGE_PAGE
+        if start > address:
+            _unmap(address, start - address)
+        if start + size < address + size + padding:
+            _unmap(start + size, address + padding - start)
+        address = start
+        _advise(address, size, _HUGE_PAGE_ADVICE)
+    return address
