@@ -123,7 +123,7 @@ def import_statements(
 def imported_modules(
     statement: ast.Import | ast.ImportFrom, importer: str, is_package: bool, modules: set[str]
 ) -> Iterator[str]:
-    """The modules of flambeau a statement names; ``from package import name`` may mean a submodule."""
+    """The modules of flambeau that a statement names; a name in a package may be a submodule."""
     if isinstance(statement, ast.Import):
         for alias in statement.names:
             if alias.name.split(".")[0] == PACKAGE:

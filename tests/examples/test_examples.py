@@ -1,0 +1,45 @@
+"""The programs in examples/, run unmodified, give PyTorch's losses over the first 50 steps."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROGRAMS = sorted((ROOT / "examples").glob("*.py"))
+# Of a loss near 1, after 50 steps that each feed the rounding of the one before.
+TOLERANCE = 1e-4
+
+
+def run(program, *arguments, **environment):
+    command = [sys.executable, "-m", "flambeau", str(program), *arguments]
+    environment = {**os.environ, **environment}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_first_50_losses_are_pytorchs(program):
+    path = ROOT / "tests" / "references" / "examples" / f"{program.stem}.json"
+    expected = json.loads(path.read_text())["losses"]
+    found = [float(line) for line in run(program, "--losses").split()]
+    assert found == pytest.approx(expected, rel=0, abs=TOLERANCE)
+
+
+def test_eager_and_deferred_losses_are_the_same_digits():
+    program = ROOT / "examples" / "text_classifier.py"
+    deferred = run(program, "--losses")
+    eager = run(program, "--losses", FLAMBEAU_WINDOW="1")
+    assert eager == deferred
+
+
+def test_the_text_classifier_understands_its_argument():
+    program = ROOT / "examples" / "text_classifier.py"
+    output = run(program, "a lovely clever film", "a dull and stupid film").splitlines()
+    friendly, unfriendly = (float(line.split("%")[0]) for line in output[-2:])
+    assert friendly > 90
+    assert unfriendly < 10
