@@ -175,10 +175,10 @@ class CachingAllocator:
     def _map(self, size: int, nbytes: int) -> int:
         with self._lock:
             self._system_allocations += 1
-            address = _map_memory(size)
+            address = map_memory(size)
             if not address:
                 self.empty_cache()
-                address = _map_memory(size)
+                address = map_memory(size)
             if not address:
                 raise RuntimeError(
                     f"DefaultCPUAllocator: can't allocate memory: you tried to allocate {nbytes} "
@@ -199,8 +199,8 @@ class CachingAllocator:
         self._release(1 << 62)
 
     def _release(self, nbytes: int) -> None:
-        # No lock: whoever pops an address owns it, and this may run inside a collection that
-        # interrupted any other method.
+        # Whoever pops an address owns it.  This may run inside a collection that interrupted any
+        # other method of this thread: the lock is reentrant.
         released = 0
         for size in sorted(self._large, reverse=True):
             free = self._large[size]
@@ -210,7 +210,8 @@ class CachingAllocator:
                     break
                 _unmap(address, size)
                 released += size
-                self._reserved -= size
+        with self._lock:
+            self._reserved -= released
 
     def statistics(self) -> AllocatorStatistics:
         cached = sum(size * len(f) for size, f in zip(_CLASSES, self._small, strict=True))
@@ -249,7 +250,7 @@ _FAILED = ctypes.c_void_p(-1).value
 _HUGE_PAGE_ADVICE = 14
 
 
-def _map_memory(size: int) -> int:
+def map_memory(size: int) -> int:
     """Fresh zeroed memory, at a huge page's boundary if it fills one; 0 if there is none."""
     padding = _HUGE_PAGE if size >= _HUGE_PAGE else 0
     address = _mmap(

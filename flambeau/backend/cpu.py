@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import mmap
 import os
 import platform
 import time
@@ -13,7 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from flambeau.backend import pool_ir
-from flambeau.backend.allocator import AllocatorStatistics, Block, CachingAllocator
+from flambeau.backend.allocator import AllocatorStatistics, Block, CachingAllocator, map_memory
 from flambeau.core.config import config, usable_processors
 
 CompileModule = Callable[[str, Callable[[], str], Sequence[str]], dict[str, int]]
@@ -37,9 +36,8 @@ class CpuBackend:
         self.allocator = CachingAllocator()
         self.allocate: Callable[[int], Block] = self.allocator.allocate
         self._num_threads = config.num_threads
-        # One page, alive as long as the threads that look at it: as long as the process.
-        self._state = mmap.mmap(-1, pool_ir.STATE_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._state_address = ctypes.addressof(ctypes.c_char.from_buffer(self._state))
+        # Never unmapped: threads look at it until the process ends.
+        self._state_address = map_memory(pool_ir.STATE_SIZE)
         _backends.add(self)
 
     # -- running -----------------------------------------------------------------------------
@@ -71,6 +69,9 @@ class CpuBackend:
         text = pool_ir.pool_ir(platform.machine())
         key = "thread pool and executor " + hashlib.sha256(text.encode()).hexdigest()
         functions = self._compile_module(key, lambda: text, pool_ir.FUNCTIONS)
+        self._set_active = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)(
+            functions["set_active"]
+        )
         self._pauses = _pauses_in(_SPIN_SECONDS, functions["pause_for"])
         self._apply_num_threads()
         return functions
@@ -92,7 +93,7 @@ class CpuBackend:
         # With more threads than processors a spinning thread would keep a working one waiting.
         spin = self._pauses if self._num_threads <= usable_processors() else 0
         self._write(pool_ir.SPIN, spin)
-        self._write(pool_ir.ACTIVE, min(self._num_threads, MAX_THREADS) - 1)
+        self._set_active(self._state_address, min(self._num_threads, MAX_THREADS) - 1)
 
     def _write(self, offset: int, value: int) -> None:
         ctypes.c_int32.from_address(self._state_address + offset).value = value

@@ -20,11 +20,11 @@ The state block (one page, zeroed, at a page boundary, never freed), offsets in 
 
 from __future__ import annotations
 
-STARTED, ACTIVE, LOCK, SPIN = 320, 324, 328, 332
+STARTED, LOCK, SPIN = 320, 328, 332
 SLEEPERS, NEXT = 128, 256
 STATE_SIZE = 4096
 
-FUNCTIONS = ("parallel_for", "execute", "execute_method", "pause_for")
+FUNCTIONS = ("parallel_for", "execute", "execute_method", "set_active", "pause_for")
 
 # Number of the futex system call, and the instruction that makes a spinning thread polite.
 _MACHINES = {
@@ -102,8 +102,8 @@ entry:
   %spin.at = getelementptr i8, ptr %state, i64 332
   br label %wait
 wait:
-  %seen = phi i32 [0, %entry], [%now, %working], [%now, %woken]
-  %limit = phi i32 [0, %entry], [%spin, %working], [0, %woken]
+  %seen = phi i32 [0, %entry], [%now, %working]
+  %limit = phi i32 [0, %entry], [%spin, %working]
   br label %spinning
 spinning:
   %turn = phi i32 [0, %wait], [%turn.next, %pausing]
@@ -125,7 +125,8 @@ sleeping:
   %changed2 = icmp ne i32 %epoch2, %seen
   br i1 %changed2, label %awake, label %futex.wait
 futex.wait:
-  %r = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %state, i32 128, i32 %seen, ptr null, ptr null, i32 0)
+  %r = call i64 (i64, ...) @syscall(
+    i64 FUTEX, ptr %state, i32 128, i32 %seen, ptr null, ptr null, i32 0)
   br label %sleeping
 awake:
   %s2 = atomicrmw sub ptr %sleepers, i32 1 seq_cst, align 4
@@ -134,7 +135,12 @@ woken:
   %now = load atomic i32, ptr %state acquire, align 4
   %active = load atomic i32, ptr %active.at monotonic, align 4
   %mine = icmp slt i32 %number, %active
-  br i1 %mine, label %working, label %wait
+  br i1 %mine, label %working, label %parked
+parked:
+  ; More threads exist than are wanted: sleep on another word, where no job wakes this one.
+  %p = call i64 (i64, ...) @syscall(
+    i64 FUTEX, ptr %active.at, i32 128, i32 %active, ptr null, ptr null, i32 0)
+  br label %woken
 working:
   call void @work(ptr %state)
   %spin = load atomic i32, ptr %spin.at monotonic, align 4
@@ -240,14 +246,11 @@ announce:
   %anyone = icmp sgt i32 %sleepers, 0
   br i1 %anyone, label %wake, label %help
 wake:
-  ; Threads beyond the active ones also sleep here, so all are woken when there are any of those.
-  %started.now = load i32, ptr %started.at, align 4
-  %surplus = icmp sgt i32 %started.now, %active
   %useful = sub i64 %chunks, 1
   %clipped = call i64 @llvm.smin.i64(i64 %useful, i64 4096)
-  %few = trunc i64 %clipped to i32
-  %number = select i1 %surplus, i32 4096, i32 %few
-  %r = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %state, i32 129, i32 %number, ptr null, ptr null, i32 0)
+  %number = trunc i64 %clipped to i32
+  %r = call i64 (i64, ...) @syscall(
+    i64 FUTEX, ptr %state, i32 129, i32 %number, ptr null, ptr null, i32 0)
   br label %help
 help:
   call void @work(ptr %state)
@@ -273,6 +276,19 @@ release:
   store atomic i32 0, ptr %lock.at release, align 4
   br label %return
 return:
+  ret void
+}}
+
+; Says how many threads (besides the caller of a job) work from now on, and lets all of them look.
+define void @set_active(ptr %state, i32 %count) nounwind {{
+entry:
+  %active.at = getelementptr i8, ptr %state, i64 324
+  store atomic i32 %count, ptr %active.at seq_cst, align 4
+  %e = atomicrmw add ptr %state, i32 1 seq_cst, align 4
+  %r1 = call i64 (i64, ...) @syscall(
+    i64 FUTEX, ptr %active.at, i32 129, i32 4096, ptr null, ptr null, i32 0)
+  %r2 = call i64 (i64, ...) @syscall(
+    i64 FUTEX, ptr %state, i32 129, i32 4096, ptr null, ptr null, i32 0)
   ret void
 }}
 

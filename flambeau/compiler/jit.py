@@ -11,13 +11,12 @@ import hashlib
 import importlib.util
 import os
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from flambeau.compiler.image import Image, ImageError, build_image, load_image
@@ -76,8 +75,9 @@ def compile_module(
         with _lock:
             found = _loaded.get((key, target.name))
             if found is None:
-                found = load_image(_find_image(Module(key, source, names, passes), target))
-                _loaded[(key, target.name)] = found
+                module = Module(key, source, names, passes)
+                image = _read_image(module, target) or _build_image(module, source(), target)
+                found = _loaded[(key, target.name)] = load_image(image)
     else:
         statistics.memory += 1
     for name in names:
@@ -87,37 +87,56 @@ def compile_module(
 
 
 def compile_many(modules: Iterable[Module]) -> list[dict[str, int]]:
-    """`compile_module` of each, with the code generation of those not cached in parallel."""
+    """`compile_module` of each; LLVM works on those that no cache has in parallel threads."""
     modules = list(modules)
     target = host()
-    missing = {m.key: m for m in modules if (m.key, target.name) not in _loaded}
-    if len(missing) > 1:
-        with ThreadPoolExecutor(min(len(missing), usable_processors())) as pool:
-            images = list(pool.map(lambda module: _find_image(module, target), missing.values()))
-        with _lock:
-            for key, image in zip(missing, images, strict=True):
-                if (key, target.name) not in _loaded:
-                    _loaded[(key, target.name)] = load_image(image)
+    with _lock:
+        images = {
+            module.key: (module, _read_image(module, target))
+            for module in modules
+            if (module.key, target.name) not in _loaded
+        }
+        # The sources are written one by one: only LLVM's part runs without the interpreter.
+        texts = [(module, module.source()) for module, image in images.values() if image is None]
+        if texts:
+            built = _llvm().in_parallel(
+                lambda item: _build_image(*item, target), texts, usable_processors()
+            )
+            images |= {m.key: (m, image) for (m, _), image in zip(texts, built, strict=True)}
+        for key, (_, image) in images.items():
+            assert image is not None
+            _loaded[(key, target.name)] = load_image(image)
     return [compile_module(m.key, m.source, m.names, passes=m.passes) for m in modules]
 
 
-def _find_image(module: Module, target: Target) -> Image:
+def _read_image(module: Module, target: Target) -> Image | None:
     path = _disk.path(module, target)
-    if path is not None:
-        image = _disk.read(path)
-        if image is not None:
-            statistics.disk += 1
-            return image
+    image = None if path is None else _disk.read(path)
+    statistics.disk += image is not None
+    return image
+
+
+def _build_image(module: Module, text: str, target: Target) -> Image:
     statistics.compiled += 1
-    text = module.source()
     if "jit" in config.debug or "ir" in config.debug:
         print(f"flambeau: compiling {module.key[:100]}", file=sys.stderr)
     if "ir" in config.debug:
         print(text, file=sys.stderr)
     image = emit_image(text, target, key=module.key, passes=module.passes)
+    path = _disk.path(module, target)
     if path is not None:
         _disk.write(path, image.to_bytes())
     return image
+
+
+def _hold_for_fork() -> None:
+    """A child must not inherit LLVM in the middle of a compilation by another thread."""
+    _lock.acquire()
+
+
+os.register_at_fork(
+    before=_hold_for_fork, after_in_parent=_lock.release, after_in_child=_lock.release
+)
 
 
 # -- LLVM ----------------------------------------------------------------------------------------
@@ -128,7 +147,7 @@ def emit_image(text: str, target: Target, *, key: str = "", passes: bool = False
     try:
         return build_image(emit_object(text, target, passes=passes))
     except (RuntimeError, ImageError) as error:
-        raise CompileError(key, str(error), _keep_for_report(text)) from error
+        raise CompileError(key, str(error), _llvm().keep_for_report(text)) from error
 
 
 def emit_object(text: str, target: Target, *, passes: bool = False) -> bytes:
@@ -142,21 +161,11 @@ def emit_assembly(text: str, target: Target, *, passes: bool = False) -> str:
 
 
 @functools.cache
-def _llvm():
+def _llvm() -> ModuleType:
     # The one late import of the compiler: processes whose kernels are cached never pay for LLVM.
     from flambeau.compiler import llvm
 
     return llvm
-
-
-def _keep_for_report(text: str) -> str | None:
-    try:
-        handle, path = tempfile.mkstemp(prefix="flambeau-", suffix=".ll")
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-    except OSError:
-        return None
-    return path
 
 
 # -- the cache on disk ---------------------------------------------------------------------------
@@ -224,7 +233,8 @@ class _DiskCache:
             return
         temporary = path.with_name(f".{path.stem[:16]}.{os.getpid()}.{threading.get_ident()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # Whoever can write here can make this user run code.
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary.write_bytes(file)
             os.replace(temporary, path)
         except OSError as error:

@@ -8,7 +8,12 @@ which LLVM allows, so `compile_many` really runs in parallel.
 from __future__ import annotations
 
 import ctypes
+import os
+import tempfile
 import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import llvmlite.binding as binding
 from llvmlite.binding import ffi
@@ -16,6 +21,9 @@ from llvmlite.binding import ffi
 from flambeau.compiler.target import Target
 
 _CODEGEN_LEVEL = 2
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 binding.initialize_all_targets()
 binding.initialize_all_asmprinters()
@@ -105,3 +113,24 @@ def _emit_unlocked(
         return ctypes.string_at(_buffer_start(buffer), _buffer_size(buffer))
     finally:
         _dispose_buffer(buffer)
+
+
+def in_parallel(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], threads: int
+) -> list[_Result]:
+    """``[function(item) for item in items]`` on several threads."""
+    if len(items) < 2 or threads < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(len(items), threads)) as pool:
+        return list(pool.map(function, items))
+
+
+def keep_for_report(text: str) -> str | None:
+    """Writes the text to a new temporary file; its path, or None if that fails."""
+    try:
+        handle, path = tempfile.mkstemp(prefix="flambeau-", suffix=".ll")
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+    except OSError:
+        return None
+    return path
