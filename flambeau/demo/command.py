@@ -71,10 +71,8 @@ def main(arguments: list[str]) -> int:
 
 
 def run(digits: Digits, epochs: int, seed: int, out: Path) -> None:
-    print(
-        f"LeNet-5 on {digits.name}: {len(digits.train_labels):,} pictures to learn from, ", end=""
-    )
-    print(f"{len(digits.test_labels):,} to be tested on")
+    print(f"LeNet-5 on {digits.name}: ", end="")
+    print(f"{len(digits.train_labels):,} pictures to learn, {len(digits.test_labels):,} to test")
     flambeau.manual_seed(seed)
     model = LeNet5()
     with make_progress(epochs, steps_per_epoch(digits)) as progress:

@@ -53,7 +53,7 @@ def load_packaged() -> Digits:
         archive = np.load(file, allow_pickle=False)
         arrays = {name: archive[name] for name in archive.files}
     return Digits(
-        "MNIST, 5,000 of 60,000",
+        "MNIST digits",
         DIGIT_NAMES,
         arrays["train_images"],
         arrays["train_labels"].astype(np.int64),
