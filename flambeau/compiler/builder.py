@@ -278,6 +278,16 @@ class Builder:
         self.declarations.add(f"declare void @{name}({types})")
         self.do(f"call void @{name}({value}, {pointer}, i32 {align}, {mask})")
 
+    def gather(self, type_: str, pointer: Var, index: Var, mask: Var, align: int) -> Var:
+        """``pointer[index]`` lane by lane, zero where the mask leaves a lane out."""
+        width = lanes(type_)
+        text = f"getelementptr {element_type(type_)}, {pointer}, {index}"
+        addresses = self.emit(vector(PTR, width), text)
+        name = f"llvm.masked.gather.{mangled(type_)}.v{width}p0"
+        return self.intrinsic(
+            name, type_, addresses, Var("i32", str(align)), mask, self.zero(type_)
+        )
+
     def argument(self, block: Var, index: int, type_: str = I64) -> Var:
         """Word ``index`` of an argument block of 8-byte words."""
         return self.load(type_, self.gep(I64, block, index), 8)

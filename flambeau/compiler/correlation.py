@@ -1,0 +1,486 @@
+"""Correlation kernels: the direct implicit matrix product behind forward and backward convolution.
+
+For each image, ``out[row, position] = bias[row] + sum over taps of weight[row, tap] *
+source[position + offset[tap]]``.  A *tap* is a pair of input channel and place in the kernel window;
+its offset comes from a table, so the patches of the image are never copied out.  Neighbouring
+positions of one output row are the lanes of a vector, which the layout of the source makes
+contiguous: padding is written out and, for a stride s, a row is stored as s phases (columns 0, s,
+2s …, then 1, s + 1 …).  Each output element is one chain of additions in the order of the taps.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from flambeau.compiler.builder import (
+    BEGIN,
+    END,
+    I64,
+    KERNEL_PARAMETERS,
+    PTR,
+    Builder,
+    Var,
+    module,
+    vector,
+)
+from flambeau.compiler.gemm_micro import TileShape, multiply_add
+from flambeau.compiler.gemm_pack import panel_start, read_words
+from flambeau.compiler.library_plan import KernelModule
+
+PACK, PAD, PAD_PAIRS, PAD_ANY = "pack_weights", "pad", "pad_pairs", "pad_any"
+CORRELATE, ARRANGE = "correlate", "arrange"
+
+# packed[group][row][tap], in panels of ``height`` rows (the later ones one less) stored [tap][row];
+# the weight of a row and tap lies at ``row * row_stride + tap_table[tap]``.  A task is a panel.
+PACK_WORDS = (
+    "weight", "packed", "tap_table", "taps", "group_stride", "row_stride",
+    "rows", "panels", "height", "tall_panels",
+)  # fmt: skip
+
+# A task is a row of a padded plane.  Row r is row ``r * row_step - top`` of the source (or zeros),
+# and column j of phase p is its column ``j * column_step + p - left``.
+PAD_WORDS = (
+    "source", "padded", "source_rows", "source_columns", "padded_rows", "phase_columns", "phases",
+    "row_step", "column_step", "top", "left",
+)  # fmt: skip
+
+# A task is ``vectors`` (see `vector_counts`) groups of columns, of all rows of one block of panels.
+CORRELATE_WORDS = (
+    "source", "packed", "out", "tap_offsets", "taps", "bias", "bias_step",
+    "image_stride", "group_stride", "row_step",
+    "out_image", "out_channel", "out_row", "columns", "column_groups", "total_groups", "chunks",
+    "groups", "rows", "panels", "panel_blocks", "panels_per_block", "height", "tall_panels",
+    "vectors",
+)  # fmt: skip
+
+# A task is a row of a plane: target[row][j] = source[row_table[row] + column_table[j]].
+ARRANGE_WORDS = (
+    "source", "target", "source_plane", "rows", "columns", "row_table", "column_table",
+)  # fmt: skip
+
+_POINTERS = frozenset(
+    {"weight", "packed", "tap_table", "source", "padded", "out", "tap_offsets", "bias", "target",
+     "row_table", "column_table"}
+)  # fmt: skip
+
+
+def vector_counts(tile: TileShape) -> dict[int, int]:
+    """Column vectors of a tile -> the most rows whose sums still fit into the registers."""
+    spare = tile.registers - 2
+    return {2: tile.rows, 4: (spare - 4) // 4} if tile.registers > 16 else {2: tile.rows, 4: 2}
+
+
+@functools.cache
+def correlation_module(tile: TileShape) -> KernelModule:
+    """The kernels for one element type: shapes are arguments."""
+    return KernelModule(
+        key=f"correlation {tile.element} {tile.lanes}",
+        source=functools.partial(_source, tile),
+        words={
+            PACK: PACK_WORDS,
+            PAD: PAD_WORDS,
+            PAD_PAIRS: PAD_WORDS,
+            PAD_ANY: PAD_WORDS,
+            CORRELATE: CORRELATE_WORDS,
+            ARRANGE: ARRANGE_WORDS,
+        },
+    )
+
+
+def _source(tile: TileShape) -> str:
+    parts = [
+        _tile_function(tile, rows, vectors)
+        for vectors, most in vector_counts(tile).items()
+        for rows in range(1, most + 1)
+    ]
+    parts += [
+        _correlate(tile),
+        _pack(tile),
+        _pad(tile, PAD, _copy_row),
+        _pad(tile, PAD_PAIRS, _split_pairs),
+        _pad(tile, PAD_ANY, _split_any),
+        _arrange(tile),
+    ]
+    return module([text for text, _ in parts], [builder for _, builder in parts])
+
+
+# -- the register tile -----------------------------------------------------------------------------
+
+
+def _tile_name(rows: int, vectors: int) -> str:
+    return f"tile_{rows}x{vectors}"
+
+
+def _tile_function(tile: TileShape, rows: int, vectors: int) -> tuple[str, Builder]:
+    """``rows`` outputs at ``vectors`` groups of positions; group j has its own source and target."""
+    builder = Builder()
+    packed, offsets, bias = Var(PTR, "%packed"), Var(PTR, "%offsets"), Var(PTR, "%bias")
+    sources = [Var(PTR, f"%source{j}") for j in range(vectors)]
+
+    def add_tap(tap: Var, sums: list[Var]) -> list[Var]:
+        tap_offset = builder.load(I64, builder.gep(I64, offsets, tap), 8)
+        columns = [
+            builder.load(tile.vector, builder.gep(tile.element, source, tap_offset), tile.size)
+            for source in sources
+        ]
+        weights = builder.gep(tile.element, packed, builder.mul(tap, rows))
+        updated = []
+        for row in range(rows):
+            weight = builder.load(tile.element, builder.gep(tile.element, weights, row), tile.size)
+            spread = builder.splat(weight, tile.lanes)
+            for j, column in enumerate(columns):
+                chain = sums[row * vectors + j]
+                updated.append(multiply_add(builder, tile, spread, column, chain))
+        return updated
+
+    def add_two_taps(tap: Var, sums: list[Var]) -> list[Var]:
+        return add_tap(builder.add(tap, 1), add_tap(tap, sums))
+
+    sums = []
+    for row in range(rows):
+        place = builder.gep(tile.element, bias, builder.mul(Var(I64, "%bias_step"), row))
+        start = builder.splat(builder.load(tile.element, place, tile.size), tile.lanes)
+        sums += [start] * vectors
+    taps = Var(I64, "%taps")
+    tap, sums = builder.loop(0, taps, 2, sums, add_two_taps)
+    _, sums = builder.loop(tap, taps, 1, sums, add_tap)
+    _store_tile(builder, tile, sums, vectors)
+    return builder.function(_tile_name(rows, vectors), _tile_parameters(vectors), internal=True), (
+        builder
+    )
+
+
+def _tile_parameters(vectors: int) -> str:
+    shared = "ptr %packed, ptr %offsets, i64 %taps, ptr %bias, i64 %bias_step, i64 %channel"
+    own = [f"ptr %source{j}, ptr %out{j}, i64 %count{j}" for j in range(vectors)]
+    return ", ".join([shared, *own])
+
+
+def _store_tile(builder: Builder, tile: TileShape, sums: list[Var], vectors: int) -> None:
+    counts = [Var(I64, f"%count{j}") for j in range(vectors)]
+    smallest = counts[0]
+    for count in counts[1:]:
+        smallest = builder.min(smallest, count)
+
+    def store(masked: bool) -> list[Var]:
+        masks = [builder.mask(count, tile.lanes) for count in counts] if masked else []
+        for row in range(len(sums) // vectors):
+            start = builder.mul(Var(I64, "%channel"), row)
+            for j in range(vectors):
+                address = builder.gep(tile.element, Var(PTR, f"%out{j}"), start)
+                value = sums[row * vectors + j]
+                if masked:
+                    builder.masked_store(value, address, masks[j], tile.size)
+                else:
+                    builder.store(value, address, tile.size)
+        return []
+
+    full = builder.compare("sge", smallest, tile.lanes)
+    builder.if_else(full, lambda: store(False), lambda: store(True))
+
+
+# -- the driver ------------------------------------------------------------------------------------
+
+
+def _correlate(tile: TileShape) -> tuple[str, Builder]:
+    builder = Builder()
+    words = read_words(builder, CORRELATE_WORDS, _POINTERS)
+
+    def run_task(task: Var, _: list[Var]) -> None:
+        chunk, rest = _split(builder, task, words["chunks"])
+        block, rest = _split(builder, rest, words["panel_blocks"])
+        group, image = _split(builder, rest, words["groups"])
+        source = _advance(builder, tile, words["source"], image, words["image_stride"])
+        source = _advance(builder, tile, source, group, words["group_stride"])
+        first_row = builder.mul(group, words["rows"])
+        out = _advance(builder, tile, words["out"], image, words["out_image"])
+        out = _advance(builder, tile, out, first_row, words["out_channel"])
+        packed = _advance(builder, tile, words["packed"], first_row, words["taps"])
+        bias = _advance(builder, tile, words["bias"], first_row, words["bias_step"])
+        first_panel = builder.mul(block, words["panels_per_block"])
+        last_panel = builder.min(
+            builder.add(first_panel, words["panels_per_block"]), words["panels"]
+        )
+
+        def run_panels(vectors: int) -> None:
+            places = _chunk_places(builder, tile, words, chunk, vectors, source, out)
+            builder.loop(
+                first_panel,
+                last_panel,
+                1,
+                [],
+                lambda panel, _: _run_panel(builder, tile, words, panel, places, packed, bias),
+            )
+
+        cases = {vectors: functools.partial(run_panels, vectors) for vectors in vector_counts(tile)}
+        builder.switch(words["vectors"], cases)
+
+    builder.loop(BEGIN, END, 1, [], run_task)
+    return builder.function(CORRELATE, KERNEL_PARAMETERS), builder
+
+
+def _chunk_places(
+    builder: Builder,
+    tile: TileShape,
+    words: dict[str, Var],
+    chunk: Var,
+    vectors: int,
+    source: Var,
+    out: Var,
+) -> list[tuple[Var, Var, Var]]:
+    """(source, out, count of columns) of the groups of a chunk; past the last group, count 0."""
+    number = builder.mul(chunk, vectors)
+    column_group, row = _split(builder, number, words["column_groups"])
+    places = []
+    for j in range(vectors):
+        start = builder.mul(column_group, tile.lanes)
+        exists = builder.compare("slt", builder.add(number, j), words["total_groups"])
+        source_at = builder.add(builder.mul(row, words["row_step"]), start)
+        out_at = builder.add(builder.mul(row, words["out_row"]), start)
+        places.append(
+            (
+                builder.gep(tile.element, source, builder.select(exists, source_at, 0)),
+                builder.gep(tile.element, out, builder.select(exists, out_at, 0)),
+                builder.select(exists, builder.sub(words["columns"], start), 0),
+            )
+        )
+        column_group = builder.add(column_group, 1)
+        wraps = builder.compare("sge", column_group, words["column_groups"])
+        column_group = builder.select(wraps, 0, column_group)
+        row = builder.add(row, builder.convert("zext", wraps, I64))
+    return places
+
+
+def _run_panel(
+    builder: Builder,
+    tile: TileShape,
+    words: dict[str, Var],
+    panel: Var,
+    places: list[tuple[Var, Var, Var]],
+    packed: Var,
+    bias: Var,
+) -> None:
+    first = panel_start(builder, panel, words["height"], words["tall_panels"])
+    after = builder.add(panel, 1)
+    rows = builder.sub(panel_start(builder, after, words["height"], words["tall_panels"]), first)
+    shift = builder.mul(first, words["out_channel"])
+    arguments = [
+        _advance(builder, tile, packed, first, words["taps"]),
+        words["tap_offsets"],
+        words["taps"],
+        _advance(builder, tile, bias, first, words["bias_step"]),
+        words["bias_step"],
+        words["out_channel"],
+    ]
+    for source, out, count in places:
+        arguments += [source, builder.gep(tile.element, out, shift), count]
+    text = ", ".join(map(str, arguments))
+    vectors = len(places)
+
+    def call(height: int) -> None:
+        builder.do(f"call void @{_tile_name(height, vectors)}({text})")
+
+    heights = range(1, vector_counts(tile)[vectors] + 1)
+    builder.switch(rows, {height: functools.partial(call, height) for height in heights})
+
+
+def _split(builder: Builder, number: Var, size: Var) -> tuple[Var, Var]:
+    """Remainder and quotient of ``number`` by ``size``."""
+    quotient = builder.div(number, size)
+    return builder.sub(number, builder.mul(quotient, size)), quotient
+
+
+def _advance(builder: Builder, tile: TileShape, pointer: Var, count: Var, stride: Var) -> Var:
+    return builder.gep(tile.element, pointer, builder.mul(count, stride))
+
+
+# -- weights ---------------------------------------------------------------------------------------
+
+
+def _pack(tile: TileShape) -> tuple[str, Builder]:
+    builder = Builder()
+    words = read_words(builder, PACK_WORDS, _POINTERS)
+
+    def pack_panel(task: Var, _: list[Var]) -> None:
+        panel, group = _split(builder, task, words["panels"])
+        first = panel_start(builder, panel, words["height"], words["tall_panels"])
+        after = panel_start(
+            builder, builder.add(panel, 1), words["height"], words["tall_panels"]
+        )
+        rows = builder.sub(after, first)
+        weight = _advance(builder, tile, words["weight"], group, words["group_stride"])
+        weight = _advance(builder, tile, weight, first, words["row_stride"])
+        row_number = builder.add(builder.mul(group, words["rows"]), first)
+        packed = _advance(builder, tile, words["packed"], row_number, words["taps"])
+
+        def pack_row(row: Var, _: list[Var]) -> None:
+            source = _advance(builder, tile, weight, row, words["row_stride"])
+            target = builder.gep(tile.element, packed, row)
+
+            def pack_tap(tap: Var, _: list[Var]) -> None:
+                place = builder.load(I64, builder.gep(I64, words["tap_table"], tap), 8)
+                address = builder.gep(tile.element, source, place)
+                value = builder.load(tile.element, address, tile.size)
+                builder.store(value, _advance(builder, tile, target, tap, rows), tile.size)
+
+            builder.loop(0, words["taps"], 1, [], pack_tap)
+
+        builder.loop(0, rows, 1, [], pack_row)
+
+    builder.loop(BEGIN, END, 1, [], pack_panel)
+    return builder.function(PACK, KERNEL_PARAMETERS), builder
+
+
+# -- the padded source -----------------------------------------------------------------------------
+
+RowCopier = Callable[[Builder, TileShape, dict[str, Var], Var, Var, Var], None]
+
+
+def _pad(tile: TileShape, name: str, copy_row: RowCopier) -> tuple[str, Builder]:
+    """``copy_row`` writes one padded row of the source row, of which ``valid`` columns exist."""
+    builder = Builder()
+    words = read_words(builder, PAD_WORDS, _POINTERS)
+    length = builder.mul(words["phase_columns"], words["phases"])
+    plane_size = builder.mul(words["source_rows"], words["source_columns"])
+
+    def pad_row(task: Var, _: list[Var]) -> None:
+        row, plane = _split(builder, task, words["padded_rows"])
+        source_row = builder.sub(builder.mul(row, words["row_step"]), words["top"])
+        inside = builder.compare("ult", source_row, words["source_rows"])
+        valid = builder.select(inside, words["source_columns"], 0)
+        source = _advance(builder, tile, words["source"], plane, plane_size)
+        source = _advance(
+            builder,
+            tile,
+            source,
+            builder.select(inside, source_row, 0),
+            words["source_columns"],
+        )
+        target = _advance(builder, tile, words["padded"], task, length)
+        copy_row(builder, tile, words, source, target, valid)
+
+    builder.loop(BEGIN, END, 1, [], pad_row)
+    return builder.function(name, KERNEL_PARAMETERS), builder
+
+
+def _load_columns(
+    builder: Builder, tile: TileShape, source: Var, column: Var, valid: Var
+) -> Var:
+    """The source's columns from ``column`` on, zero where it has none (also before 0)."""
+    inside = builder.compare(
+        "ult", _lane_columns(builder, tile, column), _narrow(builder, tile, valid)
+    )
+    address = builder.gep(tile.element, source, column)
+    return builder.masked_load(tile.vector, address, inside, tile.size)
+
+
+def _lane_columns(builder: Builder, tile: TileShape, first: Var) -> Var:
+    return builder.add(_narrow(builder, tile, first), builder.lane_numbers(tile.lanes))
+
+
+def _narrow(builder: Builder, tile: TileShape, number: Var) -> Var:
+    """The i64 ``number`` as i32 in every lane."""
+    return builder.splat(builder.convert("trunc", number, "i32"), tile.lanes)
+
+
+def _store_columns(
+    builder: Builder, tile: TileShape, value: Var, target: Var, column: Var, columns: Var
+) -> None:
+    mask = builder.mask(builder.sub(columns, column), tile.lanes)
+    builder.masked_store(value, builder.gep(tile.element, target, column), mask, tile.size)
+
+
+def _for_columns(
+    builder: Builder, tile: TileShape, columns: Var, body: Callable[[Var], None]
+) -> None:
+    """``body(first column)`` for each vector of columns; the last one may be partial."""
+    stop = builder.add(columns, tile.lanes - 1)
+    builder.loop(0, stop, tile.lanes, [], lambda column, _: body(column))
+
+
+def _copy_row(
+    builder: Builder, tile: TileShape, words: dict[str, Var], source: Var, target: Var, valid: Var
+) -> None:
+    """Column step 1, one phase."""
+    columns = words["phase_columns"]
+
+    def copy(column: Var) -> None:
+        value = _load_columns(
+            builder, tile, source, builder.sub(column, words["left"]), valid
+        )
+        _store_columns(builder, tile, value, target, column, columns)
+
+    _for_columns(builder, tile, columns, copy)
+
+
+def _split_pairs(
+    builder: Builder, tile: TileShape, words: dict[str, Var], source: Var, target: Var, valid: Var
+) -> None:
+    """Column step 2, two phases."""
+    columns = words["phase_columns"]
+    odd_target = builder.gep(tile.element, target, columns)
+    evens = [2 * lane for lane in range(tile.lanes)]
+    odds = [2 * lane + 1 for lane in range(tile.lanes)]
+
+    def copy(column: Var) -> None:
+        first = builder.sub(builder.mul(column, 2), words["left"])
+        low = _load_columns(builder, tile, source, first, valid)
+        high = _load_columns(builder, tile, source, builder.add(first, tile.lanes), valid)
+        for mask, phase in ((evens, target), (odds, odd_target)):
+            value = builder.shuffle(low, high, mask)
+            _store_columns(builder, tile, value, phase, column, columns)
+
+    _for_columns(builder, tile, columns, copy)
+
+
+def _split_any(
+    builder: Builder, tile: TileShape, words: dict[str, Var], source: Var, target: Var, valid: Var
+) -> None:
+    """Any column step and number of phases."""
+    columns = words["phase_columns"]
+    step = _narrow(builder, tile, words["column_step"])
+
+    def copy_phase(phase: Var, _: list[Var]) -> None:
+        shift = _narrow(builder, tile, builder.sub(phase, words["left"]))
+        phase_target = _advance(builder, tile, target, phase, columns)
+
+        def copy(column: Var) -> None:
+            index = builder.mul(_lane_columns(builder, tile, column), step)
+            index = builder.add(index, shift)
+            inside = builder.compare("ult", index, _narrow(builder, tile, valid))
+            value = builder.gather(tile.vector, source, index, inside, tile.size)
+            _store_columns(builder, tile, value, phase_target, column, columns)
+
+        _for_columns(builder, tile, columns, copy)
+
+    builder.loop(0, words["phases"], 1, [], copy_phase)
+
+
+# -- results in another order ----------------------------------------------------------------------
+
+
+def _arrange(tile: TileShape) -> tuple[str, Builder]:
+    builder = Builder()
+    words = read_words(builder, ARRANGE_WORDS, _POINTERS)
+    columns = words["columns"]
+
+    def arrange_row(task: Var, _: list[Var]) -> None:
+        row, plane = _split(builder, task, words["rows"])
+        source = _advance(builder, tile, words["source"], plane, words["source_plane"])
+        start = builder.load(I64, builder.gep(I64, words["row_table"], row), 8)
+        source = builder.gep(tile.element, source, start)
+        target = _advance(builder, tile, words["target"], task, columns)
+
+        def arrange(column: Var) -> None:
+            table = builder.gep("i32", words["column_table"], column)
+            index = builder.load(vector("i32", tile.lanes), table, 4)
+            mask = builder.mask(builder.sub(columns, column), tile.lanes)
+            value = builder.gather(tile.vector, source, index, mask, tile.size)
+            address = builder.gep(tile.element, target, column)
+            builder.masked_store(value, address, mask, tile.size)
+
+        _for_columns(builder, tile, columns, arrange)
+
+    builder.loop(BEGIN, END, 1, [], arrange_row)
+    return builder.function(ARRANGE, KERNEL_PARAMETERS), builder
