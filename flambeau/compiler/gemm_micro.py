@@ -1,8 +1,8 @@
 """The innermost part of a matrix product: a tile of C that stays in registers.
 
-A micro kernel adds ``A[rows, k] @ B[k, columns]`` to one tile of C.  Each element of the tile is one
-chain ``c = fma(a, b, c)`` in the order of ``k``, so its value depends on nothing but its own row of
-A and column of B: not on the tile's size, its neighbours, or the thread that computes it.
+A micro kernel adds ``A[rows, k] @ B[k, columns]`` to one tile of C.  Each element of the tile is
+one chain ``c = fma(a, b, c)`` in the order of ``k``, so its value depends on nothing but its own
+row of A and column of B: not on the tile's size, its neighbours, or the computing thread.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from flambeau.compiler.builder import I64, PTR, Builder, Var, is_float, vector
+from flambeau.compiler.builder import Builder, Var, is_float, vector
 from flambeau.compiler.target import Target
 
 ELEMENT_SIZES = {
@@ -69,7 +69,6 @@ class TileShape:
         return vector(self.element, self.lanes)
 
 
-
 def tile_shape(stored: str, target: Target) -> TileShape:
     """The tile for an LLVM type; where vectors are shorter than 128 bits, LLVM splits them."""
     element = COMPUTED_AS.get(stored, stored)
@@ -109,7 +108,7 @@ def opaque(builder: Builder, value: Var) -> Var:
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """A function that the kernels of a module call: its name and parameters, as LLVM writes them."""
+    """A function that a module's kernels call: its name and parameters, as LLVM writes them."""
 
     name: str
     parameters: str
@@ -128,7 +127,7 @@ class Procedure:
 
 
 def micro_procedure(height: int, vectors: int) -> Procedure:
-    """The micro kernel for a tile of ``height`` rows and ``vectors`` vectors; strides in elements."""
+    """The micro kernel for a tile of ``height`` rows of ``vectors``; strides in elements."""
     return Procedure(
         f"gemm_micro_{height}x{vectors}",
         "ptr %a, i64 %a_row, i64 %a_k, ptr %b, i64 %b_k, i64 %k, ptr %c, i64 %c_row, "
@@ -154,9 +153,7 @@ class MicroKernel:
         ]
         bases = [
             opaque(builder, builder.gep(tile.element, self.parameters["a"], offset))
-            for offset in (
-                builder.mul(a_row, row) for row in range(0, self.height, ROWS_PER_BASE)
-            )
+            for offset in (builder.mul(a_row, row) for row in range(0, self.height, ROWS_PER_BASE))
         ]
         zeros = [builder.zero(tile.vector)] * (self.height * self.vectors)
         initial = [self.parameters["b"], *bases, *zeros]

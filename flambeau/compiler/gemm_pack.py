@@ -38,7 +38,6 @@ PACK_PANEL = Procedure(
 )
 
 
-
 def read_words(builder: Builder, words: Sequence[str], pointers: Sequence[str]) -> dict[str, Var]:
     """The argument block's words by name; those in ``pointers`` are addresses."""
     return {
@@ -106,7 +105,9 @@ def choose(
         if index == len(conditions):
             bodies[index]()
         else:
-            builder.if_else(conditions[index], lambda: bodies[index]() or [], lambda: run(index + 1))
+            builder.if_else(
+                conditions[index], lambda: bodies[index]() or [], lambda: run(index + 1)
+            )
         return []
 
     run(0)
@@ -155,7 +156,9 @@ class PanelPacker:
 
     def target_at(self, x: Var, k: Var | int) -> Var:
         builder = self.builder
-        return builder.gep(self.tile.element, self.target, builder.add(x, builder.mul(self.width, k)))
+        return builder.gep(
+            self.tile.element, self.target, builder.add(x, builder.mul(self.width, k))
+        )
 
     def copy_rows(self, x: Var, whole: Var) -> None:
         """x is contiguous: one vector per k."""

@@ -95,8 +95,8 @@ FINISH = Procedure(
 class TileFinisher:
     """Writes ``gemm_finish``: C (=, +=) activation(tile + bias) for a tile in memory.
 
-    The tile may lie in C itself (``accumulate`` is 0 then).  Columns are the outer loop, so a vector
-    of the bias is loaded once.
+    The tile may lie in C itself (``accumulate`` is 0 then).  Columns are the outer loop, so a
+    vector of the bias is loaded once.
     """
 
     def __init__(self, tile: TileShape, activations: Sequence[Activation]) -> None:
@@ -219,9 +219,7 @@ def tile_function(tile: TileShape) -> tuple[str, Builder]:
         pending = builder.or_(parameters["bias_kind"], parameters["activation"])
         builder.if_(
             builder.compare("ne", pending, 0),
-            lambda: finish(
-                source=parameters["c"], source_row=parameters["c_row"], accumulate=zero
-            ),
+            lambda: finish(source=parameters["c"], source_row=parameters["c_row"], accumulate=zero),
         )
 
     def through_buffer() -> None:
@@ -270,7 +268,7 @@ class MultiplyKernel:
         return start, builder.min(builder.add(start, size), limit)
 
     def address(self, name: str, position: Var, step: Var) -> Var:
-        """The operand's base, moved by ``position * step`` elements within the task's batch entry."""
+        """The operand moved by ``position * step`` elements within the task's batch entry."""
         builder, words = self.builder, self.words
         element = self.tile.stored if name == "c" else self.tile.element
         offset = builder.add(
@@ -374,9 +372,7 @@ class SmallKernel:
     def readable_panel(self, column: Var, columns: Var) -> tuple[Var, Var]:
         """A panel of B (its address and stride along k) whose whole vectors may be read."""
         builder, words, tile = self.builder, self.words, self.tile
-        source = builder.gep(
-            tile.stored, self.start["b"], builder.mul(column, words["b_col"])
-        )
+        source = builder.gep(tile.stored, self.start["b"], builder.mul(column, words["b_col"]))
         whole = builder.compare("eq", builder.rem(columns, tile.lanes), 0)
         dense = builder.compare("eq", words["b_col"], 1)
         width = builder.constant(tile.columns)
@@ -394,15 +390,11 @@ class SmallKernel:
             PACK_PANEL.call(builder, arguments)
             return [self.scratch, width]
 
-        b, b_k = builder.if_else(
-            builder.and_(whole, dense), lambda: [source, words["b_k"]], pack
-        )
+        b, b_k = builder.if_else(builder.and_(whole, dense), lambda: [source, words["b_k"]], pack)
         return b, b_k
 
 
-def tile_functions(
-    tile: TileShape, activations: Sequence[Activation]
-) -> list[tuple[str, Builder]]:
+def tile_functions(tile: TileShape, activations: Sequence[Activation]) -> list[tuple[str, Builder]]:
     finisher = TileFinisher(tile, activations)
     multiply = MultiplyKernel(tile)
     functions = [

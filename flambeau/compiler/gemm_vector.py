@@ -1,13 +1,11 @@
 """Products with one row: ``y = x @ B``, limited by the memory that B takes, not by arithmetic.
 
-``gemm_rows`` serves a B whose rows are contiguous: it keeps a strip of y in registers and walks down
-the rows.  ``gemm_dots`` serves a B whose columns are contiguous: four inner products at a time.
+``gemm_rows`` serves a B whose rows are contiguous: it keeps a strip of y in registers and walks
+down the rows.  ``gemm_dots`` serves a B whose columns are contiguous: four inner products at once.
 The planner turns products with one column, and inner products, into these.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from flambeau.compiler.builder import (
     BEGIN,
@@ -22,7 +20,6 @@ from flambeau.compiler.builder import (
 from flambeau.compiler.gemm_micro import TileShape, multiply_add
 from flambeau.compiler.gemm_pack import load_widened, read_words
 from flambeau.compiler.gemm_tile import (
-    BIAS_PER_COLUMN,
     FINISH,
     FINISH_WORDS,
     POINTER_WORDS,
@@ -123,8 +120,11 @@ class RowsKernel(VectorKernel):
 
     def strips(self, b: Var, done: Var | int, columns: Var, vectors: int) -> Var:
         width = vectors * self.tile.lanes
-        body: Callable[[Var, list[Var]], None] = lambda at, _: self.sum_rows(b, at, vectors, None)
-        following, _ = self.builder.loop(done, columns, width, [], body)
+
+        def strip(at: Var, _: list[Var]) -> None:
+            self.sum_rows(b, at, vectors, None)
+
+        following, _ = self.builder.loop(done, columns, width, [], strip)
         return following
 
     def rest(self, b: Var, done: Var, columns: Var) -> None:
@@ -134,8 +134,11 @@ class RowsKernel(VectorKernel):
             some = builder.compare("slt", done, columns)
             builder.if_(some, lambda: self.sum_rows(b, done, 1, mask))
         else:
-            body: Callable[[Var, list[Var]], None] = lambda at, _: self.sum_rows(b, at, 0, None)
-            builder.loop(done, columns, 1, [], body)
+
+            def single(at: Var, _: list[Var]) -> None:
+                self.sum_rows(b, at, 0, None)
+
+            builder.loop(done, columns, 1, [], single)
 
     def sum_rows(self, b: Var, at: Var, vectors: int, mask: Var | None) -> None:
         """Columns ``at ..`` of y into the buffer; no ``vectors`` means a single element."""
@@ -212,9 +215,7 @@ class DotsKernel(VectorKernel):
 
         zeros = [zero] * (DOT_CHAINS * len(columns))
         at, sums = builder.loop(0, k, DOT_CHAINS * tile.lanes, zeros, chains)
-        together = [
-            builder.add(sums[i], sums[i + len(columns)]) for i in range(len(columns))
-        ]
+        together = [builder.add(sums[i], sums[i + len(columns)]) for i in range(len(columns))]
         at, together = builder.loop(
             at, k, tile.lanes, together, lambda at, sums: add_products(at, sums, tile.lanes, None)
         )
@@ -231,14 +232,11 @@ class DotsKernel(VectorKernel):
 
 def sum_lanes(builder: Builder, value: Var) -> Var:
     """The sum of all lanes, by adding the upper half to the lower half until one is left."""
-    while lanes(value.type) > 1:
+    while lanes(value.type) > 2:
         half = lanes(value.type) // 2
         upper = builder.shuffle(value, value, range(half, 2 * half))
-        lower = builder.shuffle(value, value, range(half))
-        value = builder.add(lower, upper)
-        if half == 1:
-            return builder.extract(value, 0)
-    return value
+        value = builder.add(builder.shuffle(value, value, range(half)), upper)
+    return builder.add(builder.extract(value, 0), builder.extract(value, 1))
 
 
 def vector_functions(tile: TileShape) -> list[tuple[str, Builder]]:
