@@ -47,7 +47,7 @@ class SmallResNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU())
-        self.blocks = nn.ModuleList([Block(8, 8, 1), Block(8, 16, 2), Block(16, 32, 2)])
+        self.blocks = nn.ModuleList([Block(8, 16, 2), Block(16, 32, 2), Block(32, 32, 2)])
         self.dropout = nn.Dropout(0.2)
         self.output = nn.Linear(32, 10)
         for module in self.modules():
@@ -85,7 +85,7 @@ def main():
         print(f"{count:,} parameters")
     criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True
+        model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
     )
     scheduler = StepLR(optimizer, step_size=1, gamma=0.3)
     for epoch in range(args.epochs):

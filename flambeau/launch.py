@@ -11,7 +11,7 @@ import os
 import runpy
 import sys
 import zipimport
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import BuiltinImporter, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
@@ -19,6 +19,8 @@ from flambeau.compat.torch_alias import install_as_torch
 
 # What every frame of the standard library's module runner calls its file.
 RUNPY_FILE = runpy.run_module.__code__.co_filename
+# What tracebacks call a program given on the command line.
+COMMAND = "<string>"
 
 
 class ProgramLoader(SourceFileLoader):
@@ -52,7 +54,7 @@ def run_script(path: str, arguments: list[str]) -> None:
 
 def run_command(command: str, arguments: list[str]) -> None:
     """``python -c command arguments…``"""
-    run_source("<string>", command.encode(), ["-c", *arguments], "")
+    run_source(COMMAND, command.encode(), ["-c", *arguments], "")
 
 
 def run_standard_input(arguments: list[str]) -> None:
@@ -97,8 +99,8 @@ def run_source(path: str, source: bytes, argv: list[str], folder: str) -> None:
     install_as_torch()
     module = new_main_module()
     loader = ProgramLoader(path, source)
-    if os.path.isabs(path):
-        module.__loader__ = loader
+    module.__loader__ = loader if os.path.isabs(path) else BuiltinImporter
+    if path != COMMAND:
         module.__file__ = path
         module.__dict__["__cached__"] = None
     try:
