@@ -18,13 +18,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flambeau.core.config import config
+from flambeau.core.dtype import dtype, float32
 
 
 class Printable(Protocol):
     """What printing needs to know about a tensor."""
 
-    dtype: Any
+    dtype: dtype
     shape: Sequence[int]
     device: Any
     requires_grad: bool
@@ -292,17 +292,15 @@ def tensor_repr(
     *,
     tensor_contents: str | None = None,
     fetch: Fetch = fetch_by_view,
-    default_dtype: Any = None,
+    default_dtype: dtype = float32,
 ) -> str:
     """Returns PyTorch's text of a tensor, as ``repr(tensor)`` shows it.
 
     `tensor_contents` replaces the values, `fetch` says how the shown elements are obtained, and
-    `default_dtype` is the dtype that needs no mention (the one in force if None). For a
-    `Parameter` this is the part that follows its own line, "Parameter containing:".
+    `default_dtype` is the dtype in force, which needs no mention. For a `Parameter` this is the
+    part that follows its own line, "Parameter containing:".
     """
     options = _state.options
-    if default_dtype is None:
-        default_dtype = config.default_dtype
     prefix = _type_name(tensor) + "("
     contents = tensor_contents
     if contents is None:
