@@ -253,7 +253,7 @@ _HUGE_PAGE_ADVICE = 14
 def map_memory(size: int) -> int:
     """Fresh zeroed memory, at a huge page's boundary if it fills one; 0 if there is none."""
     padding = _HUGE_PAGE if size >= _HUGE_PAGE else 0
-    address = _mmap(
+    address: int | None = _mmap(
         None, size + padding, mmap.PROT_READ | mmap.PROT_WRITE,
         mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0,
     )  # fmt: skip

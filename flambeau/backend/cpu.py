@@ -161,7 +161,8 @@ def _builtin(name: str, address: int) -> Callable[[int], None]:
     create = ctypes.pythonapi.PyCFunction_NewEx
     create.restype = ctypes.py_object
     create.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    return create(ctypes.addressof(definition), None, None)
+    builtin: Callable[[int], None] = create(ctypes.addressof(definition), None, None)
+    return builtin
 
 
 _backends: weakref.WeakSet[CpuBackend] = weakref.WeakSet()

@@ -100,7 +100,7 @@ def compile_many(modules: Iterable[Module]) -> list[dict[str, int]]:
         texts = [(module, module.source()) for module, image in images.values() if image is None]
         if texts:
             built = _llvm().in_parallel(
-                lambda item: _build_image(*item, target), texts, usable_processors()
+                lambda item: _build_image(item[0], item[1], target), texts, usable_processors()
             )
             images |= {m.key: (m, image) for (m, _), image in zip(texts, built, strict=True)}
         for key, (_, image) in images.items():
@@ -152,12 +152,14 @@ def emit_image(text: str, target: Target, *, key: str = "", passes: bool = False
 
 def emit_object(text: str, target: Target, *, passes: bool = False) -> bytes:
     """LLVM's ELF object for the target (RuntimeError with LLVM's words if it refuses)."""
-    return _llvm().emit(text, target, passes=passes, assembly=False)
+    object_file: bytes = _llvm().emit(text, target, passes=passes, assembly=False)
+    return object_file
 
 
 def emit_assembly(text: str, target: Target, *, passes: bool = False) -> str:
     """LLVM's assembly for the target: PTX on nvptx, else to be read by a person."""
-    return _llvm().emit(text, target, passes=passes, assembly=True).decode()
+    text_file: bytes = _llvm().emit(text, target, passes=passes, assembly=True)
+    return text_file.decode()
 
 
 @functools.cache

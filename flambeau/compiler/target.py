@@ -75,6 +75,15 @@ _AVX512 = frozenset({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"})
 _AVX2 = frozenset({"avx2", "fma", "f16c", "bmi", "bmi2"})
 _NEON = frozenset({"neon"})
 
+_Kinds = tuple[tuple[str, int, frozenset[str]], ...]
+"""Best first: the name, its vector bits, the features that it needs"""
+_X86_KINDS: _Kinds = (
+    ("avx512", 512, _AVX512 | _AVX2),
+    ("avx2", 256, _AVX2),
+    ("scalar", 0, frozenset()),
+)
+_ARM_KINDS: _Kinds = (("neon", 128, _NEON), ("scalar", 0, frozenset()))
+
 
 @dataclass(frozen=True)
 class Target:
@@ -164,8 +173,7 @@ def _translate(flags: frozenset[str], table: dict[str, str]) -> frozenset[str]:
 
 
 def _describe_x86(features: frozenset[str], forced: str | None) -> Target:
-    kinds = (("avx512", 512, _AVX512 | _AVX2), ("avx2", 256, _AVX2), ("scalar", 0, frozenset()))
-    name, bits = _choose(kinds, features, forced)
+    name, bits = _choose(_X86_KINDS, features, forced)
     if name != "avx512":
         features = frozenset(f for f in features if not f.startswith(("avx512", "amx")))
     if name == "scalar":
@@ -182,17 +190,14 @@ def _describe_x86(features: frozenset[str], forced: str | None) -> Target:
 
 
 def _describe_arm(features: frozenset[str], forced: str | None) -> Target:
-    kinds = (("neon", 128, _NEON), ("scalar", 0, frozenset()))
-    name, bits = _choose(kinds, features, forced)
+    name, bits = _choose(_ARM_KINDS, features, forced)
     # Scalar floating point needs the register file that comes with NEON: only the width differs.
     features = features | {"neon", "fp-armv8"}
     attributes = _spell(features, _ARM_FEATURES)
     return Target(name, "aarch64-unknown-linux-gnu", "generic", features, attributes, bits)
 
 
-def _choose(
-    kinds: tuple[tuple[str, int, frozenset[str]], ...], features: frozenset[str], forced: str | None
-) -> tuple[str, int]:
+def _choose(kinds: _Kinds, features: frozenset[str], forced: str | None) -> tuple[str, int]:
     possible = [(name, bits) for name, bits, needed in kinds if needed <= features]
     if forced is None:
         return possible[0]
