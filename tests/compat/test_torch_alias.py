@@ -154,7 +154,10 @@ def test_multiprocessing_children_see_it(tmp_path, method):
     assert result.stdout.split("\n")[0] == "(0, True, True) (1, True, True)", result.stderr
 
 
-CHILD = "import torch.nn, torch, flambeau, importlib.metadata as m; print(torch is flambeau, m.version('torch'))"
+CHILD = """
+import torch.nn, torch, flambeau, importlib.metadata
+print(torch is flambeau, importlib.metadata.version("torch"))
+"""
 
 
 def test_subprocesses_see_it(tmp_path):
