@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flambeau.compiler.correlation_layout import SourceLayout, Window
 from flambeau.compiler.correlation_plan import (
     CorrelationPass,
     CorrelationPlanner,
     CorrelationProblem,
-    SourceLayout,
-    flatten,
+    with_flattened,
 )
 from flambeau.compiler.gemm_micro import TileShape, tile_shape
 from flambeau.compiler.kernel_step import Pointer
@@ -69,15 +69,11 @@ class ConvolutionProblem:
     def tile(self, target: Target) -> TileShape:
         return tile_shape(self.dtype.llvm, target)
 
-    def taps(self) -> list[tuple[int, int, int]]:
-        """(channel in the group, row, column) of each weight of a filter, in memory order."""
-        rows, columns = self.kernel
-        return [
-            (channel, row, column)
-            for channel in range(self.in_per_group)
-            for row in range(rows)
-            for column in range(columns)
-        ]
+    def window(self) -> Window:
+        """The window that moves over the input."""
+        return Window(
+            self.in_size, self.out_size, self.kernel, self.stride, self.dilation, self.pad_low
+        )
 
 
 def plan_convolution(problem: ConvolutionProblem, target: Target) -> LibraryPlan:
@@ -88,20 +84,29 @@ def plan_convolution(problem: ConvolutionProblem, target: Target) -> LibraryPlan
     """
     writer = PlanWriter()
     tile = problem.tile(target)
-    memory_layout = input_layout(problem)
-    layout = memory_layout.as_in_memory() or memory_layout
-    offsets = tap_offsets(problem, layout)
+    choices = [
+        choice
+        for layout in problem.window().layouts()
+        for choice in with_flattened(_correlation(problem, layout))
+    ]
+    best = min(choices, key=lambda choice: choice.cycles(tile))
+    CorrelationPlanner(writer, tile, best).plan()
+    return writer.finish()
+
+
+def _correlation(problem: ConvolutionProblem, layout: SourceLayout) -> CorrelationProblem:
+    window = problem.window()
+    offsets = window.tap_offsets(layout, problem.in_per_group)
     rows, columns = problem.out_size
     one = CorrelationPass(
         weight_taps=np.arange(len(offsets)),
         source_offsets=offsets,
-        row_step=position_step(problem, layout),
+        row_step=window.row_step(layout),
         out_rows=rows,
         out_columns=columns,
         out_row=columns,
     )
-    one, arrangement = flatten(one, layout.row_length, tile.lanes)
-    correlation = CorrelationProblem(
+    return CorrelationProblem(
         images=problem.batch if rows * columns else 0,
         groups=problem.groups,
         rows=problem.out_per_group,
@@ -110,57 +115,11 @@ def plan_convolution(problem: ConvolutionProblem, target: Target) -> LibraryPlan
         passes=(one,),
         out_rows=rows,
         out_columns=columns,
-        arrangement=arrangement,
+        arrangement=None,
         weight_row=len(offsets),
         weight_group=problem.out_per_group * len(offsets),
         source=Pointer("input"),
         weight=Pointer("weight"),
         bias=Pointer("bias") if problem.has_bias else None,
         out=Pointer("output"),
-    )
-    CorrelationPlanner(writer, tile, correlation).plan()
-    return writer.finish()
-
-
-def input_layout(problem: ConvolutionProblem) -> SourceLayout:
-    """The input with its padding, so that the positions of an output row are neighbours.
-
-    A kernel of one row or column skips what a stride jumps over.
-    """
-    (out_rows, out_columns), (rows, columns) = problem.out_size, problem.in_size
-    row_stride, column_stride = problem.stride
-    if problem.kernel[0] == 1:
-        padded_rows, row_step = out_rows, row_stride
-    else:
-        padded_rows, row_step = max(0, out_rows - 1) * row_stride + problem.reach(0) + 1, 1
-    phases = 1 if problem.kernel[1] == 1 else column_stride
-    return SourceLayout(
-        memory_rows=rows,
-        memory_columns=columns,
-        rows=padded_rows,
-        phase_columns=out_columns + problem.reach(1) // column_stride,
-        phases=phases,
-        row_step=row_step,
-        column_step=column_stride,
-        top=problem.pad_low[0],
-        left=problem.pad_low[1],
-    )
-
-
-def position_step(problem: ConvolutionProblem, layout: SourceLayout) -> int:
-    """Elements of the input's layout between two rows of output positions."""
-    rows = 1 if problem.kernel[0] == 1 and layout.row_step > 1 else problem.stride[0]
-    return rows * layout.row_length
-
-
-def tap_offsets(problem: ConvolutionProblem, layout: SourceLayout) -> np.ndarray:
-    """Where each weight of a filter meets the input, from the position's first element."""
-    row_dilation, column_dilation = problem.dilation
-    return np.array(
-        [
-            channel * layout.plane
-            + layout.tap_offset(row * row_dilation, column * column_dilation)
-            for channel, row, column in problem.taps()
-        ],
-        dtype=np.int64,
     )

@@ -4,7 +4,7 @@ For each image, ``out[row, position] = bias[row] + sum over taps of weight[row, 
 source[position + offset[tap]]``.  A *tap* is a pair of input channel and place in the kernel window;
 its offset comes from a table, so the patches of the image are never copied out.  Neighbouring
 positions of one output row are the lanes of a vector, which the layout of the source makes
-contiguous: padding is written out and, for a stride s, a row is stored as s phases (columns 0, s,
+contiguous: padding is written out and, for a stride s, a plane is stored as s phases (columns 0, s,
 2s …, then 1, s + 1 …).  Each output element is one chain of additions in the order of the taps.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from flambeau.compiler.builder import (
     BEGIN,
@@ -38,11 +39,12 @@ PACK_WORDS = (
     "rows", "panels", "height", "tall_panels",
 )  # fmt: skip
 
-# A task is a row of a padded plane.  Row r is row ``r * row_step - top`` of the source (or zeros),
-# and column j of phase p is its column ``j * column_step + p - left``.
+# padded[plane][phase][row][column]; a task is a row, in all phases.  Row r is row
+# ``r * row_step - top`` of the source, and column j of phase p its column
+# ``j * column_step + p * phase_step - left``; what the source lacks is zero.
 PAD_WORDS = (
     "source", "padded", "source_rows", "source_columns", "padded_rows", "phase_columns", "phases",
-    "row_step", "column_step", "top", "left",
+    "row_step", "column_step", "phase_step", "top", "left",
 )  # fmt: skip
 
 # A task is ``vectors`` (see `vector_counts`) groups of columns, of all rows of one block of panels.
@@ -334,31 +336,37 @@ def _pack(tile: TileShape) -> tuple[str, Builder]:
 
 # -- the padded source -----------------------------------------------------------------------------
 
-RowCopier = Callable[[Builder, TileShape, dict[str, Var], Var, Var, Var], None]
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row to copy: its source, of which ``valid`` columns exist, and its place in phase 0."""
+
+    source: Var
+    valid: Var
+    target: Var
+    phase_size: Var
+
+
+RowCopier = Callable[[Builder, TileShape, dict[str, Var], _Row], None]
 
 
 def _pad(tile: TileShape, name: str, copy_row: RowCopier) -> tuple[str, Builder]:
-    """``copy_row`` writes one padded row of the source row, of which ``valid`` columns exist."""
     builder = Builder()
     words = read_words(builder, PAD_WORDS, _POINTERS)
-    length = builder.mul(words["phase_columns"], words["phases"])
-    plane_size = builder.mul(words["source_rows"], words["source_columns"])
+    memory_plane = builder.mul(words["source_rows"], words["source_columns"])
+    phase_size = builder.mul(words["padded_rows"], words["phase_columns"])
+    padded_plane = builder.mul(phase_size, words["phases"])
 
     def pad_row(task: Var, _: list[Var]) -> None:
         row, plane = _split(builder, task, words["padded_rows"])
         source_row = builder.sub(builder.mul(row, words["row_step"]), words["top"])
         inside = builder.compare("ult", source_row, words["source_rows"])
+        source_row = builder.select(inside, source_row, 0)
+        source = _advance(builder, tile, words["source"], plane, memory_plane)
+        source = _advance(builder, tile, source, source_row, words["source_columns"])
+        target = _advance(builder, tile, words["padded"], plane, padded_plane)
+        target = _advance(builder, tile, target, row, words["phase_columns"])
         valid = builder.select(inside, words["source_columns"], 0)
-        source = _advance(builder, tile, words["source"], plane, plane_size)
-        source = _advance(
-            builder,
-            tile,
-            source,
-            builder.select(inside, source_row, 0),
-            words["source_columns"],
-        )
-        target = _advance(builder, tile, words["padded"], task, length)
-        copy_row(builder, tile, words, source, target, valid)
+        copy_row(builder, tile, words, _Row(source, valid, target, phase_size))
 
     builder.loop(BEGIN, END, 1, [], pad_row)
     return builder.function(name, KERNEL_PARAMETERS), builder
@@ -399,62 +407,75 @@ def _for_columns(
     builder.loop(0, stop, tile.lanes, [], lambda column, _: body(column))
 
 
-def _copy_row(
-    builder: Builder, tile: TileShape, words: dict[str, Var], source: Var, target: Var, valid: Var
+def _for_phases(
+    builder: Builder,
+    tile: TileShape,
+    words: dict[str, Var],
+    row: _Row,
+    body: Callable[[Var, Var], None],
 ) -> None:
-    """Column step 1, one phase."""
+    """``body(target, shift)``: column j of the phase is the source's ``j * column_step + shift``."""
+
+    def run_phase(phase: Var, _: list[Var]) -> None:
+        shift = builder.sub(builder.mul(phase, words["phase_step"]), words["left"])
+        body(_advance(builder, tile, row.target, phase, row.phase_size), shift)
+
+    builder.loop(0, words["phases"], 1, [], run_phase)
+
+
+def _copy_row(builder: Builder, tile: TileShape, words: dict[str, Var], row: _Row) -> None:
+    """Column step 1."""
     columns = words["phase_columns"]
 
-    def copy(column: Var) -> None:
-        value = _load_columns(
-            builder, tile, source, builder.sub(column, words["left"]), valid
-        )
-        _store_columns(builder, tile, value, target, column, columns)
+    def copy_phase(target: Var, shift: Var) -> None:
+        def copy(column: Var) -> None:
+            first = builder.add(column, shift)
+            value = _load_columns(builder, tile, row.source, first, row.valid)
+            _store_columns(builder, tile, value, target, column, columns)
 
-    _for_columns(builder, tile, columns, copy)
+        _for_columns(builder, tile, columns, copy)
+
+    _for_phases(builder, tile, words, row, copy_phase)
 
 
-def _split_pairs(
-    builder: Builder, tile: TileShape, words: dict[str, Var], source: Var, target: Var, valid: Var
-) -> None:
-    """Column step 2, two phases."""
+def _split_pairs(builder: Builder, tile: TileShape, words: dict[str, Var], row: _Row) -> None:
+    """Column step 2, two phases one column apart."""
     columns = words["phase_columns"]
-    odd_target = builder.gep(tile.element, target, columns)
+    odd_target = builder.gep(tile.element, row.target, row.phase_size)
     evens = [2 * lane for lane in range(tile.lanes)]
     odds = [2 * lane + 1 for lane in range(tile.lanes)]
 
     def copy(column: Var) -> None:
         first = builder.sub(builder.mul(column, 2), words["left"])
-        low = _load_columns(builder, tile, source, first, valid)
-        high = _load_columns(builder, tile, source, builder.add(first, tile.lanes), valid)
-        for mask, phase in ((evens, target), (odds, odd_target)):
-            value = builder.shuffle(low, high, mask)
-            _store_columns(builder, tile, value, phase, column, columns)
+        low = _load_columns(builder, tile, row.source, first, row.valid)
+        first = builder.add(first, tile.lanes)
+        high = _load_columns(builder, tile, row.source, first, row.valid)
+        for lanes, target in ((evens, row.target), (odds, odd_target)):
+            value = builder.shuffle(low, high, lanes)
+            _store_columns(builder, tile, value, target, column, columns)
 
     _for_columns(builder, tile, columns, copy)
 
 
-def _split_any(
-    builder: Builder, tile: TileShape, words: dict[str, Var], source: Var, target: Var, valid: Var
-) -> None:
-    """Any column step and number of phases."""
+def _split_any(builder: Builder, tile: TileShape, words: dict[str, Var], row: _Row) -> None:
+    """Any column step, any phases."""
     columns = words["phase_columns"]
     step = _narrow(builder, tile, words["column_step"])
+    valid = _narrow(builder, tile, row.valid)
 
-    def copy_phase(phase: Var, _: list[Var]) -> None:
-        shift = _narrow(builder, tile, builder.sub(phase, words["left"]))
-        phase_target = _advance(builder, tile, target, phase, columns)
+    def copy_phase(target: Var, shift: Var) -> None:
+        shifts = _narrow(builder, tile, shift)
 
         def copy(column: Var) -> None:
             index = builder.mul(_lane_columns(builder, tile, column), step)
-            index = builder.add(index, shift)
-            inside = builder.compare("ult", index, _narrow(builder, tile, valid))
-            value = builder.gather(tile.vector, source, index, inside, tile.size)
-            _store_columns(builder, tile, value, phase_target, column, columns)
+            index = builder.add(index, shifts)
+            inside = builder.compare("ult", index, valid)
+            value = builder.gather(tile.vector, row.source, index, inside, tile.size)
+            _store_columns(builder, tile, value, target, column, columns)
 
         _for_columns(builder, tile, columns, copy)
 
-    builder.loop(0, words["phases"], 1, [], copy_phase)
+    _for_phases(builder, tile, words, row, copy_phase)
 
 
 # -- results in another order ----------------------------------------------------------------------

@@ -7,7 +7,7 @@ Forward convolution and its gradient by the input are both a few `CorrelationPas
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,20 +15,18 @@ from flambeau.compiler.correlation import (
     ARRANGE,
     CORRELATE,
     PACK,
-    PAD,
-    PAD_ANY,
-    PAD_PAIRS,
     correlation_module,
     vector_counts,
 )
+from flambeau.compiler.correlation_layout import (
+    GRAIN_MOVES,
+    SourceLayout,
+    add_pad_step,
+    image_offset,
+)
 from flambeau.compiler.gemm_micro import TileShape
 from flambeau.compiler.kernel_step import Pointer
-from flambeau.compiler.library_plan import (
-    PlanWriter,
-    balanced_panels,
-    ceil_div,
-    offset,
-)
+from flambeau.compiler.library_plan import PlanWriter, balanced_panels, ceil_div, offset
 
 # Padded images and results in another order live in the workspace for this much of the batch at a
 # time: small enough for the second-level caches, large enough to keep many threads busy.
@@ -40,51 +38,8 @@ PANEL_BLOCK_BYTES = 512 << 10
 # Below this many tasks, the rows are cut further so that many threads find work.
 ENOUGH_TASKS = 32
 
-# Multiply-adds, or elements moved, that are worth handing to another thread (about 5 us).
+# Multiply-adds that are worth handing to another thread (about 5 us).
 GRAIN_PRODUCTS = 1 << 18
-GRAIN_MOVES = 1 << 14
-
-
-@dataclass(frozen=True, slots=True)
-class SourceLayout:
-    """One plane (image and channel) of a correlation's source, as it is read.
-
-    Row r is row ``r * row_step - top`` of the plane in memory; a row consists of ``phases`` runs of
-    ``phase_columns`` columns, of which column j of phase p is column
-    ``j * column_step + p - left``.  What the plane in memory lacks is zero.
-    """
-
-    memory_rows: int
-    memory_columns: int
-    rows: int
-    phase_columns: int
-    phases: int = 1
-    row_step: int = 1
-    column_step: int = 1
-    top: int = 0
-    left: int = 0
-
-    @property
-    def row_length(self) -> int:
-        return self.phases * self.phase_columns
-
-    @property
-    def plane(self) -> int:
-        return self.rows * self.row_length
-
-    def as_in_memory(self) -> SourceLayout | None:
-        """The layout of the plane itself where it can be read as it is."""
-        plain = self.phases == self.row_step == self.column_step == 1
-        inside = self.rows <= self.memory_rows and self.phase_columns <= self.memory_columns
-        if plain and inside and self.top == self.left == 0:
-            rows, columns = self.memory_rows, self.memory_columns
-            return SourceLayout(rows, columns, rows, columns)
-        return None
-
-    def tap_offset(self, row: int, column: int) -> int:
-        """Where the tap ``row`` rows below and ``column`` columns right of a position lies."""
-        phase, shift = column % self.column_step, column // self.column_step
-        return row * self.row_length + phase * self.phase_columns + shift
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +89,32 @@ class CorrelationProblem:
     out: Pointer
 
     @property
+    def source_image(self) -> int:
+        """Elements of an image of the source as it is read."""
+        return self.groups * self.channels * self.layout.plane
+
+    @property
     def out_plane(self) -> int:
         """Elements of a plane as the passes write it."""
         return self.arrangement.size if self.arrangement else self.out_rows * self.out_columns
+
+    @property
+    def out_image(self) -> int:
+        return self.groups * self.rows * self.out_plane
+
+    def cycles(self, tile: TileShape) -> float:
+        """An estimate of what an image costs, to choose a layout by."""
+        rows = self.groups * self.rows
+        products = sum(
+            len(one.weight_taps) * one.out_rows * ceil_div(one.out_columns, tile.lanes) / 2
+            for one in self.passes
+        )
+        total = rows * products
+        if not self.layout.is_in_memory:
+            total += self.groups * self.channels * self.layout.copy_cycles(tile.lanes)
+        if self.arrangement:
+            total += rows * self.out_rows * self.out_columns * 1.5
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,22 +134,17 @@ class CorrelationPlanner:
         self.tile = tile
         self.problem = problem
         self.module = correlation_module(tile)
-        self.direct = _reads_memory(problem, tile)
-        self.layout = problem.layout.as_in_memory() if self.direct else problem.layout
-        assert self.layout is not None
+        # A vector may reach into the next image, no further.
+        self.direct = problem.layout.is_in_memory and problem.source_image >= tile.lanes
 
     def plan(self) -> None:
         problem, size = self.problem, self.tile.size
         slices = list(self._slices())
         copied = max((s.count for s in slices if not s.direct), default=0)
-        planes = problem.groups * problem.channels
-        self.padded = self.writer.reserve(copied * planes * self.layout.plane * size)
+        self.padded = self.writer.reserve(copied * problem.source_image * size)
         if problem.arrangement:
             most = max((s.count for s in slices), default=0)
-            plane = problem.arrangement.size
-            self.scattered = self.writer.reserve(
-                most * problem.groups * problem.rows * plane * size
-            )
+            self.scattered = self.writer.reserve(most * problem.out_image * size)
         packed = [self._pack(one) for one in problem.passes]
         for images in slices:
             if not images.direct:
@@ -183,11 +156,11 @@ class CorrelationPlanner:
 
     def _slices(self) -> Iterator[Slice]:
         problem = self.problem
-        per_image = 0
-        if problem.arrangement:
-            per_image += problem.groups * problem.rows * problem.arrangement.size
+        if not problem.images:
+            return
+        per_image = problem.out_image if problem.arrangement else 0
         if not self.direct:
-            per_image += problem.groups * problem.channels * self.layout.plane
+            per_image += problem.source_image
         readable = problem.images - 1 if self.direct else problem.images
         count = SLICE_BYTES // (per_image * self.tile.size) if per_image else readable
         count = max(1, count)
@@ -200,7 +173,9 @@ class CorrelationPlanner:
     def _pack(self, one: CorrelationPass) -> _PackedWeights:
         problem, tile = self.problem, self.tile
         taps = len(one.weight_taps)
-        groups = _column_groups(one, tile)
+        groups = one.out_rows * ceil_div(one.out_columns, tile.lanes)
+        if one.out_rows == 1:
+            groups *= problem.images
         vectors = _choose_vectors(tile, problem.rows, groups)
         most = vector_counts(tile)[vectors]
         panels, height, tall_panels = balanced_panels(problem.rows, most)
@@ -223,30 +198,31 @@ class CorrelationPlanner:
         return _PackedWeights(packed, vectors, panels, height, tall_panels)
 
     def _pad(self, images: Slice) -> None:
-        add_pad_step(
-            self.writer,
-            self.tile,
-            self.layout,
-            self.problem.source,
-            self.padded,
-            self.problem.groups * self.problem.channels,
-            images,
-        )
+        problem, layout = self.problem, self.problem.layout
+        planes = problem.groups * problem.channels
+        in_memory = planes * layout.memory_rows * layout.memory_columns
+        source = image_offset(self.tile, problem.source, images.first, in_memory)
+        add_pad_step(self.writer, self.tile, layout, source, self.padded, images.count * planes)
 
     def _correlate(self, one: CorrelationPass, weights: _PackedWeights, images: Slice) -> None:
         problem, tile = self.problem, self.tile
-        plane, out_plane = self.layout.plane, problem.out_plane
         taps = len(one.source_offsets)
-        channels, rows = problem.groups * problem.channels, problem.groups * problem.rows
-        source = self.padded
+        source, out = self.padded, problem.out
         if images.direct:
-            source = offset(problem.source, images.first * channels * plane * tile.size)
+            source = image_offset(tile, problem.source, images.first, problem.source_image)
         if problem.arrangement:
             out = self.scattered
         else:
-            out = offset(problem.out, images.first * rows * out_plane * tile.size)
-        chunks = ceil_div(_column_groups(one, tile), weights.vectors)
-        block = _panels_per_block(weights, taps * tile.size, images.count * problem.groups * chunks)
+            out = image_offset(tile, out, images.first, problem.out_image)
+        # Where an image has one row of positions, images take the place of rows: vectors of
+        # different images then share a register tile.
+        joined = one.out_rows == 1
+        images_left = 1 if joined else images.count
+        column_groups = ceil_div(one.out_columns, tile.lanes)
+        total_groups = column_groups * (images.count if joined else one.out_rows)
+        chunks = ceil_div(total_groups, weights.vectors)
+        other_tasks = images_left * problem.groups * chunks
+        block = _panels_per_block(weights, taps * tile.size, other_tasks)
         blocks = ceil_div(weights.panels, block)
         arguments = {
             "source": source,
@@ -256,15 +232,15 @@ class CorrelationPlanner:
             "taps": taps,
             "bias": problem.bias or self.writer.constant(np.zeros(1)),
             "bias_step": 1 if problem.bias else 0,
-            "image_stride": channels * plane,
-            "group_stride": problem.channels * plane,
-            "row_step": one.row_step,
-            "out_image": rows * out_plane,
-            "out_channel": out_plane,
-            "out_row": one.out_row,
+            "image_stride": problem.source_image,
+            "group_stride": problem.channels * problem.layout.plane,
+            "row_step": problem.source_image if joined else one.row_step,
+            "out_image": problem.out_image,
+            "out_channel": problem.out_plane,
+            "out_row": problem.out_image if joined else one.out_row,
             "columns": one.out_columns,
-            "column_groups": ceil_div(one.out_columns, tile.lanes),
-            "total_groups": _column_groups(one, tile),
+            "column_groups": column_groups,
+            "total_groups": total_groups,
             "chunks": chunks,
             "groups": problem.groups,
             "rows": problem.rows,
@@ -275,7 +251,7 @@ class CorrelationPlanner:
             "tall_panels": weights.tall_panels,
             "vectors": weights.vectors,
         }
-        tasks = images.count * problem.groups * blocks * chunks if problem.rows else 0
+        tasks = other_tasks * blocks if problem.rows else 0
         work = taps * min(problem.rows, block * weights.height) * weights.vectors * tile.lanes
         grain = GRAIN_PRODUCTS // max(1, work)
         self.writer.add(self.module.step(CORRELATE, arguments, tasks, grain))
@@ -308,73 +284,33 @@ class _PackedWeights:
     tall_panels: int
 
 
-def add_pad_step(
-    writer: PlanWriter,
-    tile: TileShape,
-    layout: SourceLayout,
-    source: Pointer,
-    padded: Pointer,
-    planes: int,
-    images: Slice,
-) -> None:
-    """Copies ``images`` of ``planes`` planes each from ``source`` to ``padded``, as laid out."""
-    name = PAD_ANY
-    if layout.phases == layout.column_step == 1:
-        name = PAD
-    elif layout.phases == layout.column_step == 2:
-        name = PAD_PAIRS
-    memory_plane = layout.memory_rows * layout.memory_columns
-    arguments = {
-        "source": offset(source, images.first * planes * memory_plane * tile.size),
-        "padded": padded,
-        "source_rows": layout.memory_rows,
-        "source_columns": layout.memory_columns,
-        "padded_rows": layout.rows,
-        "phase_columns": layout.phase_columns,
-        "phases": layout.phases,
-        "row_step": layout.row_step,
-        "column_step": layout.column_step,
-        "top": layout.top,
-        "left": layout.left,
-    }
-    tasks = images.count * planes * layout.rows
-    grain = GRAIN_MOVES // max(1, layout.row_length)
-    writer.add(correlation_module(tile).step(name, arguments, tasks, grain))
-
-
 def flatten(
-    one: CorrelationPass, row_length: int, lanes: int
-) -> tuple[CorrelationPass, Arrangement | None]:
-    """The pass over rows joined to one, where that fills the vectors better.
+    one: CorrelationPass, layout: SourceLayout
+) -> tuple[CorrelationPass, Arrangement | None] | None:
+    """The pass with its rows joined to one, or None where they are not next to each other.
 
     The joined row contains the source's columns between two rows of positions, so its result may
     need an `Arrangement`.
     """
-    if one.row_step != row_length or one.out_rows <= 1 or not one.out_columns:
-        return one, None
-    columns = (one.out_rows - 1) * row_length + one.out_columns
-    joined = CorrelationPass(
-        one.weight_taps, one.source_offsets, row_length, 1, columns, columns, one.out_start
-    )
-    if one.out_columns == row_length == one.out_row:
+    length = layout.phase_columns
+    if one.row_step != length or not one.out_rows or not one.out_columns:
+        return None
+    columns = (one.out_rows - 1) * length + one.out_columns
+    joined = CorrelationPass(one.weight_taps, one.source_offsets, length, 1, columns, columns)
+    if one.out_columns == length == one.out_row:
         return joined, None
-    # Writing the result twice costs something: 1.25 was the break-even for 14 x 14 planes.
-    if ceil_div(columns, lanes) * 1.25 > one.out_rows * ceil_div(one.out_columns, lanes):
-        return one, None
-    rows, places = np.arange(one.out_rows) * row_length, np.arange(one.out_columns)
+    rows, places = np.arange(one.out_rows) * length, np.arange(one.out_columns)
     return joined, Arrangement(columns, rows, places)
 
 
-def _reads_memory(problem: CorrelationProblem, tile: TileShape) -> bool:
-    """Whether the source needs no copy; a vector may reach into the next image, not further."""
-    layout = problem.layout.as_in_memory()
-    if layout is None or not problem.images:
-        return False
-    return problem.groups * problem.channels * layout.plane >= tile.lanes
-
-
-def _column_groups(one: CorrelationPass, tile: TileShape) -> int:
-    return one.out_rows * ceil_div(one.out_columns, tile.lanes)
+def with_flattened(problem: CorrelationProblem) -> list[CorrelationProblem]:
+    """A problem of one pass as it is, and flattened where that is possible."""
+    (one,) = problem.passes
+    flattened = flatten(one, problem.layout)
+    if flattened is None:
+        return [problem]
+    joined, arrangement = flattened
+    return [problem, replace(problem, passes=(joined,), arrangement=arrangement)]
 
 
 def _choose_vectors(tile: TileShape, rows: int, groups: int) -> int:

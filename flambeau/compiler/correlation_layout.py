@@ -1,0 +1,184 @@
+"""How a correlation's source lies in memory, so that neighbouring positions are neighbours there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flambeau.compiler.correlation import PAD, PAD_ANY, PAD_PAIRS, correlation_module
+from flambeau.compiler.gemm_micro import TileShape
+from flambeau.compiler.kernel_step import Pointer
+from flambeau.compiler.library_plan import PlanWriter, ceil_div, offset
+
+Pair = tuple[int, int]
+
+# Elements moved that are worth handing to another thread (about 5 us).
+GRAIN_MOVES = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLayout:
+    """One plane (image and channel) of a correlation's source, as it is read.
+
+    It is ``phases`` planes of ``rows * phase_columns``.  Row r is row ``r * row_step - top`` of the
+    plane in memory, column j of phase p its column ``j * column_step + p * phase_step - left``;
+    what the plane in memory lacks is zero.  A ``shifted`` layout has a phase for each column of the
+    window, exactly as wide as the output: more to copy, but the positions of the whole output plane
+    are neighbours.
+    """
+
+    memory_rows: int
+    memory_columns: int
+    rows: int
+    phase_columns: int
+    phases: int = 1
+    row_step: int = 1
+    column_step: int = 1
+    phase_step: int = 1
+    top: int = 0
+    left: int = 0
+    shifted: bool = False
+
+    @property
+    def plane(self) -> int:
+        return self.phases * self.rows * self.phase_columns
+
+    @property
+    def is_plain(self) -> bool:
+        """Rows and columns as in memory, from the first on (perhaps fewer, perhaps more)."""
+        steps = self.phases == self.row_step == self.column_step == 1
+        return steps and self.top == self.left == 0
+
+    @property
+    def is_in_memory(self) -> bool:
+        sizes = (self.rows, self.phase_columns)
+        return self.is_plain and sizes == (self.memory_rows, self.memory_columns)
+
+    def as_in_memory(self) -> SourceLayout:
+        """The layout of the plane itself where it can be read as it is; else this one."""
+        rows, columns = self.memory_rows, self.memory_columns
+        if self.is_plain and self.rows <= rows and self.phase_columns <= columns:
+            return SourceLayout(rows, columns, rows, columns)
+        return self
+
+    def tap_offset(self, row: int, column: int) -> int:
+        """Where the tap ``row`` rows below and ``column`` columns right of a position lies."""
+        if self.shifted:
+            phase, shift = column // self.phase_step, 0
+        else:
+            shift, phase = divmod(column, self.column_step)
+        return (phase * self.rows + row) * self.phase_columns + shift
+
+    def copy_cycles(self, lanes: int) -> int:
+        """An estimate of what copying a plane costs."""
+        return self.phases * self.rows * ceil_div(self.phase_columns, lanes) * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window of ``kernel`` taps that moves over planes of ``memory`` elements; pairs are (rows,
+    columns).  ``low`` is the padding above and to the left, negative where it crops.
+    """
+
+    memory: Pair
+    out: Pair
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    low: Pair
+
+    def layouts(self) -> list[SourceLayout]:
+        """The layouts to choose from."""
+        plain = self._plain().as_in_memory()
+        adjacent_rows = self.stride[0] == 1 or self.kernel[0] == 1
+        return [plain, self._shifted()] if adjacent_rows and self.kernel[1] > 1 else [plain]
+
+    def row_step(self, layout: SourceLayout) -> int:
+        """Elements of a plane between two rows of positions."""
+        return layout.phase_columns * (1 if layout.row_step > 1 else self.stride[0])
+
+    def tap_offsets(self, layout: SourceLayout, channels: int) -> np.ndarray:
+        """Where each (channel, row, column) of the window is read, from the position's first."""
+        row_dilation, column_dilation = self.dilation
+        rows, columns = self.kernel
+        taps = [
+            layout.tap_offset(row * row_dilation, column * column_dilation)
+            for row in range(rows)
+            for column in range(columns)
+        ]
+        planes = np.arange(channels, dtype=np.int64) * layout.plane
+        return (planes[:, None] + np.array(taps, dtype=np.int64)).reshape(-1)
+
+    def _rows(self) -> tuple[int, int]:
+        """(rows of the layout, row step): a kernel of one row skips what the stride jumps over."""
+        if self.kernel[0] == 1:
+            return self.out[0], self.stride[0]
+        reach = self.dilation[0] * (self.kernel[0] - 1)
+        return max(0, self.out[0] - 1) * self.stride[0] + reach + 1, 1
+
+    def _plain(self) -> SourceLayout:
+        rows, row_step = self._rows()
+        reach = self.dilation[1] * (self.kernel[1] - 1)
+        return SourceLayout(
+            *self.memory,
+            rows=rows,
+            phase_columns=self.out[1] + reach // self.stride[1],
+            phases=1 if self.kernel[1] == 1 else self.stride[1],
+            row_step=row_step,
+            column_step=self.stride[1],
+            top=self.low[0],
+            left=self.low[1],
+        )
+
+    def _shifted(self) -> SourceLayout:
+        rows, row_step = self._rows()
+        return SourceLayout(
+            *self.memory,
+            rows=rows,
+            phase_columns=self.out[1],
+            phases=self.kernel[1],
+            row_step=row_step,
+            column_step=self.stride[1],
+            phase_step=self.dilation[1],
+            top=self.low[0],
+            left=self.low[1],
+            shifted=True,
+        )
+
+
+def add_pad_step(
+    writer: PlanWriter,
+    tile: TileShape,
+    layout: SourceLayout,
+    source: Pointer,
+    padded: Pointer,
+    planes: int,
+) -> None:
+    """Copies ``planes`` contiguous planes from ``source`` to ``padded``, laid out."""
+    name = PAD_ANY
+    if layout.column_step == 1:
+        name = PAD
+    elif layout.phases == layout.column_step == 2 and layout.phase_step == 1:
+        name = PAD_PAIRS
+    arguments = {
+        "source": source,
+        "padded": padded,
+        "source_rows": layout.memory_rows,
+        "source_columns": layout.memory_columns,
+        "padded_rows": layout.rows,
+        "phase_columns": layout.phase_columns,
+        "phases": layout.phases,
+        "row_step": layout.row_step,
+        "column_step": layout.column_step,
+        "phase_step": layout.phase_step,
+        "top": layout.top,
+        "left": layout.left,
+    }
+    grain = GRAIN_MOVES // max(1, layout.phases * layout.phase_columns)
+    writer.add(correlation_module(tile).step(name, arguments, planes * layout.rows, grain))
+
+
+def image_offset(tile: TileShape, operand: Pointer, images: int, elements: int) -> Pointer:
+    """The address of image ``images`` of an operand with ``elements`` in each."""
+    return offset(operand, images * elements * tile.size)
