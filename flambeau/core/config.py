@@ -37,6 +37,9 @@ class Config:
     """Forces a lesser instruction set than the processor's: one of `TARGETS`.
     ``FLAMBEAU_TARGET``"""
 
+    default_dtype: str
+    """The type of tensors made from Python floats; ``flambeau.set_default_dtype`` changes it"""
+
     debug: frozenset[str]
     """What to print on standard error: any of ``tape``, ``kernel``, ``plan``, ``ir``, ``jit``.
     ``FLAMBEAU_DEBUG`` (separated by commas; ``1`` or ``all`` for everything)"""
@@ -53,6 +56,7 @@ def from_environment(environment: Mapping[str, str]) -> Config:
         cache_limit=_positive(environment, "FLAMBEAU_CACHE_LIMIT") or 512 << 20,
         num_threads=_num_threads(environment),
         target=_target(environment),
+        default_dtype="float32",
         debug=_debug(environment),
     )
 

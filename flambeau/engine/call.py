@@ -1,0 +1,113 @@
+"""Calls: what recording one operator leaves behind, and the three kinds of work that it can be.
+
+A call is a node of the trie of all calls recorded before: its parent is the call before it.  It names
+storages by slot, so the same call recorded again, on other tensors, is the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flambeau.compiler.kernel import Value
+from flambeau.compiler.kernel_step import KernelStep
+from flambeau.compiler.target import Target
+from flambeau.core.layout import Layout
+
+if TYPE_CHECKING:
+    from flambeau.engine.plan import Plan
+
+# Slots of operands that are not storages: a running index, and nothing at all.
+IOTA_SLOT = -1
+
+
+class View(NamedTuple):
+    """A storage, by slot, seen through a layout.
+
+    ``indexed`` operands are not walked in step with the loops; the body computes offsets into them.
+    """
+
+    slot: int
+    layout: Layout
+    indexed: bool = False
+
+    def __repr__(self) -> str:
+        name = "index" if self.slot == IOTA_SLOT else f"%{self.slot}"
+        return f"{name}:{self.layout!r}"
+
+
+Body = Callable[[Sequence[Any], Sequence[Value]], Sequence[Value]]
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """One value per element of the written views, whose shape the read views broadcast to.
+
+    ``body(inputs, scalars)`` gets a loaded value per read (for an indexed one, a function from
+    offset to value) and returns a value per write, already of its type.
+    """
+
+    body: Body
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Values of the read views' shape, combined over ``dims``.
+
+    ``body`` gives what is combined (one value per combination; a value and an index for argmax);
+    ``finish(reduced, scalars)`` gives the written values.  The first read decides the order.
+    """
+
+    body: Body
+    combine: tuple[str, ...]
+    dims: tuple[int, ...]
+    finish: Body
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A library call as native steps over named operands."""
+
+    steps: tuple[KernelStep, ...]
+    operands: dict[str, View]
+    workspace: int = 0
+    constants: bytes = b""
+
+
+@dataclass(frozen=True)
+class Library:
+    """Work with kernels of its own (products, convolutions, sorts)."""
+
+    lower: Callable[[Target], Lowered]
+
+
+Work = Pointwise | Reduction | Library
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """A node of the trie.
+
+    ``outputs`` are the layouts of new tensors, in slots ``slots_before`` onwards; ``scalars`` says
+    for each run-time number whether it is passed as ``float`` or ``int``.  ``next`` is the child
+    taken last, ``plans`` are the plans for flushing here, by which slots are alive.
+    """
+
+    name: str
+    key: Any
+    reads: tuple[View, ...] = ()
+    writes: tuple[View, ...] = ()
+    outputs: tuple[Layout, ...] = ()
+    scalars: tuple[type, ...] = ()
+    work: Work | None = None
+    parent: Call | None = None
+    next: Call | None = None
+    children: dict[Any, Call] = field(default_factory=dict)
+    plans: dict[bytes, Plan] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        reads = ", ".join(map(repr, self.reads))
+        writes = ", ".join(map(repr, self.writes))
+        numbers = "".join(f", {kind.__name__}" for kind in self.scalars)
+        return f"{writes} = {self.name}({reads}{numbers})"

@@ -1,0 +1,219 @@
+"""Plans: everything between two flushes as one native call.
+
+A plan belongs to a path of recorded calls and a set of storages that are alive at its end.  Building
+one fuses, lowers, compiles and lays out memory; running it packs a table of addresses and numbers and
+calls the native executor, which writes them into the argument blocks and walks the steps.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from struct import Struct
+
+import numpy as np
+
+from flambeau.compiler.jit import Module, compile_many
+from flambeau.core.config import config
+from flambeau.engine.call import Call
+from flambeau.engine.fuse import Group, fuse
+from flambeau.engine.lower import Address, Constant, NativeCall, Number, Scratch, Step, lower
+from flambeau.engine.memory import Interval, plan_memory
+from flambeau.engine.runtime import backend, target
+from flambeau.engine.storage import Storage
+
+# Plans share the thread pool and their own argument blocks: one runs at a time.
+run_lock = threading.RLock()
+
+
+class Plan:
+    """A compiled flush.  ``external`` are the slots whose storages' memory it uses."""
+
+    def __init__(self, calls: Sequence[Call], live: Sequence[int]) -> None:
+        """``live[slot]`` is truthy for storages that somebody can still see after the flush."""
+        liveness = _Liveness(calls, live)
+        starts = _number_starts(calls)
+        groups = fuse(calls, liveness.wanted)
+        stored = liveness.stored(groups)
+        self.steps = [
+            step
+            for step in (lower(g, calls, starts, stored, target) for g in groups)
+            if any(native.tasks for native in step.native)
+        ]
+        arena_slots = {s: n for s, n in liveness.fresh.items() if s in stored and not live[s]}
+        self.arena_offsets, workspaces, self.arena_bytes = _lay_out(self.steps, arena_slots)
+        used = {s for step in self.steps for s in step.reads | step.writes}
+        self.external = tuple(sorted((used | liveness.empty_results) - set(arena_slots)))
+        kinds = [kind for call in calls for kind in call.scalars]
+        self._assemble(kinds, workspaces)
+        if config.debug & {"plan", "kernel"}:
+            self._print_debug()
+
+    # -- running -------------------------------------------------------------------------------
+
+    def run(self, slots: Sequence[Storage], numbers: Sequence[int | float]) -> None:
+        """Fills every live storage; ``slots`` and ``numbers`` as the tape holds them."""
+        with run_lock:
+            addresses = [(slots[s].block or slots[s].allocate()).address for s in self.external]
+            if self.arena_bytes:
+                arena = backend.allocate(self.arena_bytes)
+                addresses.append(arena.address)
+            self._pack(self._table, 0, *addresses, *numbers)
+            if self.steps:
+                backend.execute(self._address)
+
+    # -- building ------------------------------------------------------------------------------
+
+    def _assemble(self, kinds: Sequence[type], workspaces: Sequence[int]) -> None:
+        """Argument blocks, relocations and the executor's records, in the executor's layout."""
+        positions = {slot: k for k, slot in enumerate(self.external)}
+        arena = len(self.external)
+        first_number = arena + (1 if self.arena_bytes else 0)
+        natives = [(k, native) for k, step in enumerate(self.steps) for native in step.native]
+        natives = [(k, native) for k, native in natives if native.tasks]
+        functions = _compile([native for _, native in natives])
+
+        self._table = np.zeros(first_number + len(kinds) + 1, np.int64)
+        codes = "".join("d" if kind is float else "q" for kind in kinds)
+        self._pack = Struct(f"{first_number}q{codes}").pack_into
+        self._constants = [
+            np.frombuffer(step.constants or b"\0", np.uint8).copy() for step in self.steps
+        ]
+        words = np.zeros(sum(len(native.words) for _, native in natives) + 1, np.int64)
+        base = words.ctypes.data
+        relocations: list[tuple[int, int, int]] = []
+        records: list[tuple[int, int, int, int]] = []
+        at = 0
+        for (k, native), function in zip(natives, functions, strict=True):
+            records.append((function, base + 8 * at, native.tasks, native.grain))
+            for word in native.words:
+                match word:
+                    case Address(slot, offset) if slot in self.arena_offsets:
+                        entry = arena, self.arena_offsets[slot] + offset
+                        relocations.append((base + 8 * at, *entry))
+                    case Address(slot, offset):
+                        relocations.append((base + 8 * at, positions[slot], offset))
+                    case Scratch(offset):
+                        relocations.append((base + 8 * at, arena, workspaces[k] + offset))
+                    case Number(index):
+                        relocations.append((base + 8 * at, first_number + index, 0))
+                    case Constant(offset):
+                        words[at] = self._constants[k].ctypes.data + offset
+                    case float():
+                        words[at : at + 1].view(np.float64)[0] = word
+                    case _:
+                        words[at] = word
+                at += 1
+        self._words = words
+        self._relocations = np.array(relocations or [(0, 0, 0)], np.int64)
+        self._records = np.array(records or [(0, 0, 0, 0)], np.int64)
+        self._header = np.array(
+            [
+                len(relocations), self._relocations.ctypes.data,
+                len(records), self._records.ctypes.data,
+                self._table.ctypes.data, backend.pool_address,
+            ],
+            np.int64,
+        )  # fmt: skip
+        self._address = self._header.ctypes.data
+
+    def _print_debug(self) -> None:
+        if "plan" in config.debug:
+            print(self, file=sys.stderr)
+        if "kernel" in config.debug:
+            for step in self.steps:
+                for kernel in step.kernels:
+                    print(f"{step.name}: {kernel!r}", file=sys.stderr)
+
+    def __repr__(self) -> str:
+        lines = [f"{k:3}  {step!r}" for k, step in enumerate(self.steps)]
+        lines.append(
+            f"arena {self.arena_bytes} bytes for {len(self.arena_offsets)} results, "
+            f"{len(self.steps)} steps, {len(self.external)} storages"
+        )
+        return "\n".join(lines)
+
+
+class _Liveness:
+    """Which calls must run, and which of their results need memory."""
+
+    def __init__(self, calls: Sequence[Call], live: Sequence[int]) -> None:
+        self.calls = calls
+        self.live = live
+        self.fresh = {
+            view.slot: view.layout.nbytes
+            for call in calls
+            for view in call.writes[len(call.writes) - len(call.outputs) :]
+            if call.outputs
+        }
+        needed = {slot for slot, alive in enumerate(live) if alive}
+        self.wanted = [False] * len(calls)
+        for k in range(len(calls) - 1, -1, -1):
+            call = calls[k]
+            if any(view.slot in needed for view in call.writes):
+                self.wanted[k] = True
+                needed.update(view.slot for view in call.reads)
+                needed.update(view.slot for view in call.writes)
+        self.empty_results = {
+            view.slot
+            for k, call in enumerate(calls)
+            if self.wanted[k]
+            for view in call.writes
+            if live[view.slot]
+        }
+
+    def stored(self, groups: Sequence[Group]) -> frozenset[int]:
+        """Slots that some group must write to memory: seen outside, or by another group."""
+        groups_of: dict[int, set[int]] = {}
+        in_library: set[int] = set()
+        for g, group in enumerate(groups):
+            for view in (*group.reads, *group.writes):
+                groups_of.setdefault(view.slot, set()).add(g)
+                if group.library or view.indexed:
+                    in_library.add(view.slot)
+        return frozenset(
+            slot
+            for slot, where in groups_of.items()
+            if slot >= 0 and (self.live[slot] or len(where) > 1 or slot in in_library)
+        )
+
+
+def _number_starts(calls: Sequence[Call]) -> list[int]:
+    starts = []
+    total = 0
+    for call in calls:
+        starts.append(total)
+        total += len(call.scalars)
+    return starts
+
+
+def _lay_out(
+    steps: Sequence[Step], arena_slots: dict[int, int]
+) -> tuple[dict[int, int], list[int], int]:
+    """Arena offsets of dead results by slot, of workspaces by step, and the arena's size."""
+    life: dict[int, tuple[int, int]] = {}
+    for k, step in enumerate(steps):
+        for slot in step.reads | step.writes:
+            first, _ = life.get(slot, (k, k))
+            life[slot] = (first, k)
+    intervals = [
+        Interval(slot, nbytes, *life[slot]) for slot, nbytes in arena_slots.items() if slot in life
+    ]
+    # Workspaces are named by negative numbers, out of the slots' way.
+    intervals += [
+        Interval(-1 - k, step.workspace, k, k) for k, step in enumerate(steps) if step.workspace
+    ]
+    offsets, total = plan_memory(intervals)
+    workspaces = [offsets.pop(-1 - k, 0) for k in range(len(steps))]
+    return offsets, workspaces, total
+
+
+def _compile(natives: Sequence[NativeCall]) -> list[int]:
+    """Each native call's function; distinct modules compile in parallel."""
+    modules = {
+        native.module_key: Module(native.module_key, native.source, native.functions)
+        for native in natives
+    }
+    compiled = dict(zip(modules, compile_many(modules.values()), strict=True))
+    return [compiled[native.module_key][native.function] for native in natives]

@@ -1,0 +1,95 @@
+"""Storage: the memory behind tensors, which may not exist yet.
+
+A storage whose contents are still being recorded has a ``slot`` on a tape and no memory; it gets a
+block when a plan writes it.  One that the outside can see (a living numpy array, a DLPack capsule)
+is *exported* for as long as it can be seen, and everything that touches it runs at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import TYPE_CHECKING, Any
+
+from flambeau.backend.allocator import Block, ExternalBlock
+from flambeau.core.device import CPU, device
+from flambeau.engine.runtime import backend
+
+if TYPE_CHECKING:
+    from flambeau.engine.tape import Tape
+
+# References to a borrowed owner that are our own: the block's, and getrefcount's argument.
+_OWN_REFERENCES = 2
+
+
+class Storage:
+    """One allocation.
+
+    ``slot`` is its number on ``tape`` while calls on it are pending (-1 otherwise), ``version``
+    counts in-place writes, ``exports`` counts the outside views that we handed out.
+    """
+
+    __slots__ = ("__weakref__", "block", "device", "exports", "nbytes", "resizable", "slot", "tape", "version")
+
+    def __init__(self, nbytes: int, device: device = CPU) -> None:
+        self.nbytes = nbytes
+        self.device = device
+        self.block: Block | ExternalBlock | None = None
+        self.tape: Tape | None = None
+        self.slot = -1
+        self.version = 0
+        self.exports = 0
+        self.resizable = True
+
+    @staticmethod
+    def from_owner(owner: Any, address: int, nbytes: int) -> Storage:
+        """A storage over memory that ``owner`` keeps alive; exported while others hold the owner."""
+        storage = Storage(nbytes)
+        storage.block = ExternalBlock(address, nbytes, owner)
+        storage.resizable = False
+        return storage
+
+    def is_exported(self) -> bool:
+        """Whether somebody outside can read or write these bytes now."""
+        if self.exports:
+            return True
+        block = self.block
+        return isinstance(block, ExternalBlock) and sys.getrefcount(block.owner) > _OWN_REFERENCES
+
+    def ready(self) -> int:
+        """Completes pending work, makes the memory exist and returns its address."""
+        if self.tape is not None:
+            self.tape.flush()
+        block = self.block
+        if block is None:
+            block = self.allocate()
+        return block.address
+
+    def allocate(self) -> Block:
+        """Gives the storage memory of its size, contents undefined."""
+        block = self.block = backend.allocate(self.nbytes)
+        return block
+
+    def memory(self) -> memoryview:
+        """The bytes, writable and shared; valid only while the storage lives."""
+        address = self.ready()
+        if not self.nbytes:
+            return memoryview(bytearray())
+        return memoryview((ctypes.c_ubyte * self.nbytes).from_address(address)).cast("B")
+
+    def resize(self, nbytes: int) -> None:
+        """Changes the size, keeping the common prefix of the contents."""
+        if not self.resizable:
+            raise RuntimeError("Trying to resize storage that is not resizable")
+        address = self.ready()
+        kept, old = self.block, min(self.nbytes, nbytes)
+        self.nbytes = nbytes
+        if old:
+            ctypes.memmove(self.allocate().address, address, old)
+        else:
+            self.block = None
+        del kept
+
+    def __repr__(self) -> str:
+        state = f"pending in slot {self.slot}" if self.tape is not None else "ready"
+        return f"<Storage {self.nbytes} bytes on {self.device}, {state}, version {self.version}>"

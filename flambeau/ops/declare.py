@@ -1,0 +1,721 @@
+"""The kinds of operators and the decorators that declare them.
+
+*pointwise*: a body over kernel values; *reduction*: a body, a combination and a finish; *view*: a rule
+from layout to layout; *kernel*: a shape rule and a lowering to kernels of its own; *composite*:
+ordinary code over tensors.  README.md in this folder is the guide for writing one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flambeau.autograd.graph import grad_mode, no_grad
+from flambeau.compiler.kernel import Value
+from flambeau.compiler.target import Target
+from flambeau.core import dtype as types
+from flambeau.core.config import config
+from flambeau.core.dtype import dtype
+from flambeau.core.layout import Layout, broadcast_shapes, elementwise_strides, may_overlap_itself
+from flambeau.core.scalar import result_type, scalar_dtype
+from flambeau.engine.call import Call, Library, Lowered, Pointwise, Reduction, View
+from flambeau.engine.tape import thread
+from flambeau.ops import call as path
+from flambeau.ops.operator import Operator
+from flambeau.ops.schema import Schema, parse
+from flambeau.tensor import Tensor, wrap_dim
+
+Body = Callable[..., Any]
+
+
+def default_dtype() -> dtype:
+    """What Python floats become: ``torch.get_default_dtype()``."""
+    found: dtype = types.BY_NAME[config.default_dtype]
+    return found
+
+
+def operation_dtype(compute: dtype) -> dtype:
+    """What a value of that type is computed in: half types in float32."""
+    return types.float32 if compute in (types.float16, types.bfloat16) else compute
+
+
+# -- promotion: from the common type of the operands to (computed in, result) ---------------------
+
+
+def _to_float(common: dtype) -> dtype:
+    return common if common.category in ("floating", "complex") else default_dtype()
+
+
+PROMOTIONS: dict[str, Callable[[dtype], tuple[dtype, dtype]]] = {
+    "common": lambda c: (c, c),
+    "float": lambda c: (_to_float(c), _to_float(c)),
+    "compare": lambda c: (c, types.bool_),
+    "float_compare": lambda c: (_to_float(c), types.bool_),
+    "logical": lambda c: (types.bool_, types.bool_),
+}
+
+_CASTABLE = {"bool": 0, "integer": 1, "floating": 2, "complex": 3}
+
+
+def can_cast(source: dtype, target: dtype) -> bool:
+    """Whether a result may be written into an existing tensor of another type."""
+    if target is types.bool_:
+        return source is types.bool_
+    return _CASTABLE[source.category] <= _CASTABLE[target.category]
+
+
+def common_dtype(operands: Sequence[Any], numbers: Sequence[type] = ()) -> dtype:
+    """The promoted type of layouts and of types of Python numbers."""
+    layouts = [o for o in operands if isinstance(o, Layout)]
+    kinds = [o for o in (*operands, *numbers) if isinstance(o, type)]
+    return result_type(
+        [l.dtype for l in layouts if l.ndim],
+        [l.dtype for l in layouts if not l.ndim],
+        [scalar_dtype(k, default_dtype()) for k in kinds],
+    )
+
+
+def check_device(name: str, layouts: Sequence[Layout]) -> None:
+    devices = {l.device for l in layouts if l.ndim or len(layouts) == 1}
+    if len(devices) > 1:
+        first, second = sorted(map(str, devices))[:2]
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found at least two devices, "
+            f"{first} and {second}!"
+        )
+    for layout in layouts:
+        if layout.dtype.is_complex:
+            raise RuntimeError(f"\"{name}_cpu\" not implemented for '{layout.dtype.title}'")
+
+
+def split_arguments(
+    schema: Schema, values: Sequence[Any]
+) -> tuple[list[Any], tuple[Any, ...], list[int | float]]:
+    """Operands, static arguments, and the numbers passed at run time.
+
+    A Python number in a tensor's place, and a ``Scalar`` that differs from its default, is a
+    run-time number: its type stands in the call's key, its value does not.
+    """
+    operands: list[Any] = []
+    static: list[Any] = []
+    numbers: list[int | float] = []
+    for p, value in zip(schema.parameters, values, strict=True):
+        if p.is_tensor:
+            if value is None or isinstance(value, Tensor):
+                operands.append(value)
+            else:
+                operands.append(type(value))
+                numbers.append(_check_number(schema.name, value))
+        elif p.is_number and value is not None and not (type(value) is type(p.default) and value == p.default):
+            static.append(type(value))
+            numbers.append(_check_number(schema.name, value))
+        else:
+            static.append(value)
+    return operands, tuple(static), numbers
+
+
+def _check_number(name: str, value: Any) -> int | float:
+    if isinstance(value, complex):
+        raise RuntimeError(f"\"{name}_cpu\" not implemented for 'ComplexFloat'")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise RuntimeError("value cannot be converted to type int64_t without overflow")
+    return value
+
+
+class PointwiseOperator(Operator):
+    """One result element per index of the broadcast shape."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        body: Body,
+        promote: str | Callable[[dtype], tuple[dtype, dtype]] = "common",
+        promoting: str = "",
+        untouched: str = "",
+        check: Callable[[dtype], None] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(schema, body, **more)
+        self.promote = PROMOTIONS[promote] if isinstance(promote, str) else promote
+        self.promoting = frozenset(promoting.split())
+        self.untouched = frozenset(untouched.split())
+        self.check = check
+        self.results = len(schema.returns)
+        self.default_static = tuple(p.default for p in schema.parameters if not p.is_tensor)
+
+    def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Any:
+        operands, static, numbers = split_arguments(self.schema, values)
+        if inplace:
+            return self._record_inplace(values, operands, static, numbers)
+        if out is not None:
+            return self._record_out(values, operands, static, numbers, out)
+        results = path.record(self, operands, static, numbers)
+        inputs = [values[k] for k in self.tensor_positions]
+        if self.differentiable and path.needs_graph(inputs):
+            path.attach(self, inputs, results, self.derivative_arguments(values))
+        return results[0] if self.results == 1 else results
+
+    def _record_inplace(
+        self, values: list[Any], operands: list[Any], static: tuple[Any, ...], numbers: list[Any]
+    ) -> Tensor:
+        target: Tensor = values[0]
+        inputs = [values[k] for k in self.tensor_positions]
+        graph = path.check_inplace(target, inputs)
+        check_writable(target)
+        rule = self.derivative_rule
+        if graph and rule is not None and 0 in rule.saved_inputs and self.differentiable:
+            # Backward wants the value from before this write.
+            with no_grad():
+                before = copy(target)
+            before._requires_grad = target.requires_grad
+            before._grad_fn, before._output_nr = target.grad_fn, target._output_nr
+            inputs[0] = before
+        path.record(self, operands, static, numbers, (target,))
+        if graph and self.differentiable:
+            node = path.make_node(self, inputs, (target,), self.derivative_arguments(values))
+            path.rebase(target, node)
+        return target
+
+    def _record_out(
+        self, values: list[Any], operands: list[Any], static: tuple[Any, ...], numbers: list[Any], out: Any
+    ) -> Tensor:
+        check_out(self.name, [values[k] for k in self.tensor_positions], out)
+        layouts = [o._layout if isinstance(o, Tensor) else o for o in operands]
+        resize_out(out, self.shape(layouts))
+        path.record(self, operands, static, numbers, (out,))
+        return out
+
+    def shape(self, layouts: Sequence[Any]) -> tuple[int, ...]:
+        return broadcast_shapes(*(l.shape for l in layouts if isinstance(l, Layout)))
+
+    def derivative_arguments(self, values: Sequence[Any]) -> dict[str, Any] | None:
+        rule = self.derivative_rule
+        if rule is None or not rule.arguments:
+            return None
+        names = [p.name for p in self.schema.parameters]
+        return {name: values[names.index(name)] for name in rule.arguments}
+
+    def build(self, key: tuple[Any, ...], first_slot: int) -> Call:
+        """Infers shapes and types; raises PyTorch's errors."""
+        _, slots, layouts, static, destinations = key
+        present = [l for l in layouts if isinstance(l, Layout)]
+        check_device(self.name, present)
+        shape = self.shape(layouts)
+        compute, result = self._types(layouts, static)
+        reads = tuple(
+            View(slot, layout) for slot, layout in zip(slots, layouts, strict=True) if isinstance(layout, Layout)
+        )
+        if destinations:
+            writes = tuple(View(slot, layout) for slot, layout in destinations)
+            for view in writes:
+                self._check_destination(view.layout, shape, result)
+            outputs: tuple[Layout, ...] = ()
+        else:
+            strides = elementwise_strides(shape, present)
+            layout = Layout.of(shape, result, present[0].device, strides)
+            outputs = (layout,) * self.results
+            writes = tuple(View(first_slot + k, layout) for k in range(self.results))
+        scalars = tuple(
+            _number_kind(p) for p in self._in_order(layouts, static) if isinstance(p, type)
+        )
+        work = Pointwise(self._body(layouts, static, compute, tuple(w.layout.dtype for w in writes)))
+        return Call(self.name, key, reads, writes, outputs, scalars, work)
+
+    def _in_order(self, layouts: Sequence[Any], static: Sequence[Any]) -> list[Any]:
+        """Layouts, number types and static values in schema order."""
+        tensors, others = iter(layouts), iter(static)
+        return [next(tensors) if p.is_tensor else next(others) for p in self.schema.parameters]
+
+    def _types(self, layouts: Sequence[Any], static: Sequence[Any]) -> tuple[dtype, dtype]:
+        ordered = self._in_order(layouts, static)
+        taking_part = [
+            value
+            for p, value in zip(self.schema.parameters, ordered, strict=True)
+            if (p.is_tensor and p.name not in self.untouched) or p.name in self.promoting
+        ]
+        taking_part = [
+            type(v) if not isinstance(v, (Layout, type)) and v is not None else v for v in taking_part
+        ]
+        common = common_dtype(taking_part)
+        if self.check is not None:
+            self.check(common)
+        return self.promote(common)
+
+    def _check_destination(self, layout: Layout, shape: tuple[int, ...], result: dtype) -> None:
+        if layout.shape != shape:
+            raise RuntimeError(
+                f"output with shape {list(layout.shape)} doesn't match the broadcast shape {list(shape)}"
+            )
+        if not can_cast(result, layout.dtype):
+            raise RuntimeError(
+                f"result type {result.title} can't be cast to the desired output type {layout.dtype.title}"
+            )
+
+    def _body(
+        self, layouts: Sequence[Any], static: Sequence[Any], compute: dtype, results: tuple[dtype, ...]
+    ) -> Callable[[Sequence[Any], Sequence[Value]], Sequence[Value]]:
+        ordered = self._in_order(layouts, static)
+        compute = operation_dtype(compute)
+        parameters = self.schema.parameters
+
+        def traced(inputs: Sequence[Value], scalars: Sequence[Value]) -> Sequence[Value]:
+            loaded, numbers = iter(inputs), iter(scalars)
+            arguments: list[Any] = []
+            for p, value in zip(parameters, ordered, strict=True):
+                if isinstance(value, Layout):
+                    loaded_value = next(loaded)
+                    keep = p.name in self.untouched
+                    arguments.append(loaded_value if keep else loaded_value.cast(compute))
+                elif isinstance(value, type):
+                    arguments.append(next(numbers).cast(compute))
+                else:
+                    arguments.append(value)
+            outcome = self.body(*arguments)
+            outcomes = outcome if isinstance(outcome, tuple) else (outcome,)
+            return [o.cast(d) for o, d in zip(outcomes, results, strict=True)]
+
+        return traced
+
+
+def _number_kind(kind: type) -> type:
+    return float if kind is float else int
+
+
+# -- writing into existing tensors ----------------------------------------------------------------
+
+
+def check_writable(tensor: Tensor) -> None:
+    """PyTorch's error for in-place writes to expanded tensors."""
+    if may_overlap_itself(tensor._layout):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a "
+            "single memory location. Please clone() the tensor before performing the operation."
+        )
+
+
+def check_out(name: str, inputs: Sequence[Any], out: Any) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if path.needs_graph([*inputs, out]):
+        raise RuntimeError(
+            f"{name}(): functions with out=... arguments don't support automatic differentiation, "
+            "but one of the arguments requires grad."
+        )
+
+
+def resize_out(out: Tensor, shape: Sequence[int]) -> None:
+    """Gives ``out`` the result's shape; PyTorch's warning where it held something else."""
+    if out.shape == tuple(shape):
+        return
+    if out.numel():
+        warnings.warn(
+            f"An output with one or more elements was resized since it had shape "
+            f"{list(out.shape)}, which does not match the required output shape {list(shape)}. "
+            "This behavior is deprecated, and in a future PyTorch release outputs will not be "
+            "resized unless they have zero elements. You can explicitly reuse an out tensor t by "
+            "resizing it, inplace, to zero elements with t.resize_(0).",
+            UserWarning,
+            stacklevel=4,
+        )
+    resize(out, shape)
+
+
+def resize(tensor: Tensor, shape: Sequence[int]) -> None:
+    """Sets a contiguous shape on the storage, growing it where needed."""
+    layout = Layout.of(shape, tensor.dtype, tensor.device, None, tensor._layout.offset)
+    if layout.nbytes > tensor._storage.nbytes:
+        tensor._storage.resize(layout.nbytes)
+    tensor._layout = layout
+
+
+class _FreshOperator(Operator):
+    """Operators whose ``out=`` and in-place forms compute a new tensor and copy it."""
+
+    def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Any:
+        if inplace:
+            target = values[0]
+            inputs = [values[k] for k in self.tensor_positions]
+            path.check_inplace(target, inputs)
+            return copy_(target, self.compute(values))
+        if out is None:
+            return self.compute(values)
+        outs = out if isinstance(out, (tuple, list)) else (out,)
+        for o in outs:
+            check_out(self.name, [values[k] for k in self.tensor_positions], o)
+        result = self.compute(values)
+        results = result if isinstance(result, tuple) else (result,)
+        for o, r in zip(outs, results, strict=True):
+            if not can_cast(r.dtype, o.dtype):
+                raise RuntimeError(
+                    f"result type {r.dtype.title} can't be cast to the desired output type {o.dtype.title}"
+                )
+            resize_out(o, r.shape)
+            copy_(o, r)
+        return out
+
+    def compute(self, values: list[Any]) -> Any:
+        raise AssertionError(f"{self.name} does not say how to compute")
+
+    def derivative_arguments(self, values: Sequence[Any]) -> dict[str, Any] | None:
+        rule = self.derivative_rule
+        if rule is None or not rule.arguments:
+            return None
+        names = [p.name for p in self.schema.parameters]
+        return {name: values[names.index(name)] for name in rule.arguments}
+
+    def with_graph(self, values: list[Any], results: tuple[Tensor, ...]) -> Any:
+        inputs = self.graph_inputs(values)
+        if self.differentiable and path.needs_graph(inputs):
+            path.attach(self, inputs, results, self.derivative_arguments(values))
+        return results[0] if len(self.schema.returns) == 1 else results
+
+    def graph_inputs(self, values: list[Any]) -> list[Any]:
+        inputs: list[Any] = []
+        for p, value in zip(self.schema.parameters, values, strict=True):
+            if p.is_tensor:
+                inputs.append(value)
+            elif p.kind == "Tensor[]":
+                inputs += value
+        return inputs
+
+
+class ReductionOperator(_FreshOperator):
+    """Values combined over ``dim`` (one int, several, or None for all)."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        body: Body,
+        combine: str,
+        promote: Callable[[dtype, dtype | None], tuple[dtype, dtype]],
+        finish: Body | None = None,
+        empty_ok: bool = True,
+        **more: Any,
+    ) -> None:
+        super().__init__(schema, body, **more)
+        self.combine = tuple(combine.split())
+        self.promote = promote
+        self.finish = finish
+        self.empty_ok = empty_ok
+        self.names = [p.name for p in schema.parameters]
+        self.defaults = {p.name: p.default for p in schema.parameters}
+
+    def compute(self, values: list[Any]) -> Any:
+        arguments = dict(zip(self.names, values, strict=True))
+        tensor: Tensor = arguments.pop("self")
+        dims = reduced_dims(arguments.pop("dim", None), tensor.ndim)
+        keepdim = arguments.pop("keepdim", False)
+        static = (dims, keepdim, *arguments.values())
+        results = path.record(self, (tensor,), static)
+        return self.with_graph(values, results)
+
+    def build(self, key: tuple[Any, ...], first_slot: int) -> Call:
+        _, slots, (layout,), (dims, keepdim, *others), _ = key
+        check_device(self.name, [layout])
+        if not self.empty_ok:
+            self._check_not_empty(layout, dims)
+        extra = [n for n in self.names if n not in ("self", "dim", "keepdim")]
+        arguments = dict(zip(extra, others, strict=True))
+        compute, result = self.promote(layout.dtype, arguments.pop("dtype", None))
+        shape = reduced_shape(layout.shape, dims, keepdim)
+        results = result if isinstance(result, tuple) else (result,)
+        outputs = tuple(Layout.of(shape, r, layout.device) for r in results)
+        writes = tuple(View(first_slot + k, o) for k, o in enumerate(outputs))
+        index = index_layout(layout, dims)
+        reads = (View(slots[0], layout), View(-1, index)) if self._indexed() else (View(slots[0], layout),)
+        count = 1
+        for d in dims:
+            count *= layout.shape[d]
+
+        def traced(inputs: Sequence[Value], _: Sequence[Value]) -> Sequence[Value]:
+            value = self.body(inputs[0].cast(compute), **arguments)
+            outcome = value if isinstance(value, tuple) else (value,)
+            return [*outcome, inputs[1]] if self._indexed() else outcome
+
+        def finished(reduced: Sequence[Value], _: Sequence[Value]) -> Sequence[Value]:
+            outcome = self.finish(*reduced, count=count) if self.finish else tuple(reduced)
+            outcome = outcome if isinstance(outcome, tuple) else (outcome,)
+            return [o.cast(r) for o, r in zip(outcome, results, strict=True)]
+
+        work = Reduction(traced, self.combine, dims, finished)
+        return Call(self.name, key, reads, writes, outputs, (), work)
+
+    def _indexed(self) -> bool:
+        return any(c.startswith("arg") for c in self.combine)
+
+    def _check_not_empty(self, layout: Layout, dims: tuple[int, ...]) -> None:
+        if layout.numel:
+            return
+        if len(dims) == layout.ndim:
+            raise RuntimeError(
+                f"{self.name}(): Expected reduction dim to be specified for input.numel() == 0. "
+                "Specify the reduction dim with the 'dim' argument."
+            )
+        for d in dims:
+            if layout.shape[d] == 0:
+                raise IndexError(f"{self.name}(): Expected reduction dim {d} to have non-zero size.")
+
+
+def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
+    """Sorted distinct dimensions; all for None or an empty list."""
+    if dim is None or dim == ():
+        return tuple(range(ndim))
+    dims = [wrap_dim(d, ndim) for d in (dim if isinstance(dim, tuple) else (dim,))]
+    for d in dims:
+        if dims.count(d) > 1:
+            raise RuntimeError(f"dim {d} appears multiple times in the list of dims")
+    return tuple(sorted(d for d in dims if d < ndim))
+
+
+def reduced_shape(shape: Sequence[int], dims: Sequence[int], keepdim: bool) -> tuple[int, ...]:
+    if keepdim:
+        return tuple(1 if d in dims else n for d, n in enumerate(shape))
+    return tuple(n for d, n in enumerate(shape) if d not in dims)
+
+
+def index_layout(layout: Layout, dims: Sequence[int]) -> Layout:
+    """A running index over the reduced dimensions, row-major; constant along the others."""
+    strides = [0] * layout.ndim
+    step = 1
+    for d in sorted(dims, reverse=True):
+        strides[d] = step
+        step *= layout.shape[d]
+    return Layout.of(layout.shape, types.int64, layout.device, strides)
+
+
+class ViewOperator(Operator):
+    """Another layout over the same storage; nothing is recorded on the tape."""
+
+    def __init__(self, schema: Schema, body: Callable[..., Layout], **more: Any) -> None:
+        super().__init__(schema, body, **more)
+
+    def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Tensor:
+        tensor: Tensor = values[0]
+        layout = self.layout_of(tensor._layout, values)
+        if inplace:
+            return self._in_place(tensor, layout, values)
+        return self.make(tensor, layout, values)
+
+    def layout_of(self, layout: Layout, values: Sequence[Any]) -> Layout:
+        key = (self, *values[1:])
+        found = layout.views.get(key)
+        if found is None:
+            found = self.body(layout, *values[1:])
+            if len(layout.views) > 4096:
+                layout.views.clear()
+            layout.views[key] = found
+        return found
+
+    def make(self, tensor: Tensor, layout: Layout, values: Sequence[Any]) -> Tensor:
+        result = view_of(tensor, layout)
+        if tensor.requires_grad and grad_mode.enabled:
+            path.attach(self, (tensor,), (result,), self.derivative_arguments(values))
+        return result
+
+    derivative_arguments = _FreshOperator.derivative_arguments
+
+    def _in_place(self, tensor: Tensor, layout: Layout, values: list[Any]) -> Tensor:
+        """``t_()`` and its like: the tensor itself gets the new layout."""
+        graph = path.check_inplace(tensor, [tensor])
+        node = path.make_node(self, (tensor,), (tensor,), self.derivative_arguments(values)) if graph else None
+        tensor._layout = layout
+        tensor._storage.version += 1
+        tensor._view_version = tensor._storage.version
+        if node is not None:
+            node.output_layouts = [layout]
+            tensor._grad_fn, tensor._output_nr = node, 0
+        return tensor
+
+
+def view_of(tensor: Tensor, layout: Layout) -> Tensor:
+    """A tensor over the same storage that autograd knows as a view."""
+    result = Tensor._from_storage(tensor._storage, layout)
+    result._base = tensor if tensor._base is None else tensor._base
+    result._view_version = tensor._storage.version if grad_mode.enabled else -1
+    if not grad_mode.enabled and result._base._view_version < 0:
+        result._view_version = -1
+    return result
+
+
+class KernelOperator(_FreshOperator):
+    """Work with kernels of its own.  The body is the shape rule: layouts in, layouts out."""
+
+    lowering: Callable[..., Lowered]
+
+    def lower(self, rule: Callable[..., Lowered]) -> Callable[..., Lowered]:
+        """Declares ``rule(call, target, *arguments) -> Lowered``; operands are ``call.reads/writes``."""
+        self.lowering = rule
+        return rule
+
+    def compute(self, values: list[Any]) -> Any:
+        operands: list[Any] = []
+        static: list[Any] = []
+        for p, value in zip(self.schema.parameters, values, strict=True):
+            if p.is_tensor:
+                operands.append(value)
+            elif p.kind == "Tensor[]":
+                operands += value
+                static.append(len(value))
+            else:
+                static.append(value)
+        return self.with_graph(values, path.record(self, operands, tuple(static)))
+
+    def build(self, key: tuple[Any, ...], first_slot: int) -> Call:
+        _, slots, layouts, static, _ = key
+        check_device(self.name, [l for l in layouts if l is not None])
+        tensors, others = iter(layouts), iter(static)
+        arguments: list[Any] = []
+        for p in self.schema.parameters:
+            if p.is_tensor:
+                arguments.append(next(tensors))
+            elif p.kind == "Tensor[]":
+                arguments.append(tuple(next(tensors) for _ in range(next(others))))
+            else:
+                arguments.append(next(others))
+        outcome = self.body(*arguments)
+        outputs = outcome if isinstance(outcome, tuple) else (outcome,)
+        reads = tuple(
+            View(slot, layout) for slot, layout in zip(slots, layouts, strict=True) if layout is not None
+        )
+        writes = tuple(View(first_slot + k, o) for k, o in enumerate(outputs))
+        call = Call(self.name, key, reads, writes, outputs, ())
+
+        def lower(target: Target) -> Lowered:
+            return self.lowering(call, target, *arguments)
+
+        call.work = Library(lower)
+        return call
+
+
+class CompositeOperator(_FreshOperator):
+    """Code over tensors.  With a derivative of its own it is one node, else its parts are nodes."""
+
+    def compute(self, values: list[Any]) -> Any:
+        if self.derivative_rule is None:
+            if self.differentiable:
+                return self.body(*values)
+            with no_grad():
+                return self.body(*values)
+        with no_grad():
+            result = self.body(*values)
+        return self.with_graph(values, result if isinstance(result, tuple) else (result,))
+
+
+# -- the decorators -------------------------------------------------------------------------------
+
+
+def pointwise(schema: str, **options: Any) -> Callable[[Body], PointwiseOperator]:
+    """Declares a pointwise operator; options: ``promote promoting untouched check variants dunder``."""
+    return lambda body: PointwiseOperator(parse(schema), body, **options)
+
+
+def reduction(schema: str, **options: Any) -> Callable[[Body], ReductionOperator]:
+    """Declares a reduction; options: ``combine promote finish empty_ok variants``."""
+    return lambda body: ReductionOperator(parse(schema), body, **options)
+
+
+def view(schema: str, **options: Any) -> Callable[[Callable[..., Layout]], ViewOperator]:
+    """Declares a view operator over its rule from layout to layout."""
+    return lambda body: ViewOperator(parse(schema), body, **options)
+
+
+def kernel_operator(schema: str, **options: Any) -> Callable[[Body], KernelOperator]:
+    """Declares an operator with kernels of its own over its shape rule; see `KernelOperator.lower`."""
+    return lambda body: KernelOperator(parse(schema), body, **options)
+
+
+def composite(
+    schema: str, *, differentiable: bool = True, **options: Any
+) -> Callable[[Body], CompositeOperator]:
+    """Declares an operator written in terms of others."""
+
+    def declare(body: Body) -> CompositeOperator:
+        operator = CompositeOperator(parse(schema), body, **options)
+        operator.differentiable = differentiable
+        return operator
+
+    return declare
+
+
+# -- copying: what the derived forms above rest on -------------------------------------------------
+
+
+def _same(common: dtype) -> tuple[dtype, dtype]:
+    return common, common
+
+
+@pointwise("_copy(Tensor self) -> Tensor", variants="")
+def _copy(self: Value) -> Value:
+    return self
+
+
+@_copy.derivative
+def _copy_backward(grad: Tensor) -> dict[str, Any]:
+    return {"self": grad}
+
+
+class _CopyInto(PointwiseOperator):
+    """``copy_``: any type converts, and the source broadcasts to the destination."""
+
+    def shape(self, layouts: Sequence[Any]) -> tuple[int, ...]:
+        destination, source = layouts
+        return expand_shape(source.shape, destination.shape)
+
+    def build(self, key: tuple[Any, ...], first_slot: int) -> Call:
+        _, slots, layouts, _, destinations = key
+        check_device(self.name, layouts)
+        self.shape(layouts)
+        (slot, layout), = destinations
+        read, write = View(slots[1], layouts[1]), View(slot, layout)
+        work = Pointwise(lambda inputs, _: [inputs[0].cast(layout.dtype)])
+        return Call(self.name, key, (read,), (write,), (), (), work)
+
+
+def expand_shape(source: Sequence[int], target: Sequence[int]) -> tuple[int, ...]:
+    """``target``, if ``source`` expands to it; PyTorch's error otherwise."""
+    if len(source) > len(target):
+        raise RuntimeError(
+            f"expand(torch.FloatTensor{{{list(source)}}}, size={list(target)}): the number of sizes "
+            f"provided ({len(target)}) must be greater or equal to the number of dimensions in the "
+            f"tensor ({len(source)})"
+        )
+    for d in range(1, len(source) + 1):
+        if source[-d] not in (1, target[-d]):
+            raise RuntimeError(
+                f"The expanded size of the tensor ({target[-d]}) must match the existing size "
+                f"({source[-d]}) at non-singleton dimension {len(target) - d}.  Target sizes: "
+                f"{list(target)}.  Tensor sizes: {list(source)}"
+            )
+    return tuple(target)
+
+
+copy_into = _CopyInto(
+    parse("copy_(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"), lambda self, src: src, variants=""
+)
+
+
+@copy_into.derivative
+def _copy_into_backward(grad: Tensor) -> dict[str, Any]:
+    return {"src": grad}
+
+
+def copy(tensor: Tensor) -> Tensor:
+    """A fresh tensor with the same elements (and the strides that a pointwise result has)."""
+    return path.record_unary(_copy, tensor)
+
+
+def copy_(destination: Tensor, source: Tensor) -> Tensor:
+    """Writes ``source`` into ``destination``, converting and broadcasting.  Returns the latter."""
+    graph = path.check_inplace(destination, (destination, source))
+    check_writable(destination)
+    path.record(copy_into, (destination, source), (False,), (), (destination,))
+    if graph:
+        node = path.make_node(copy_into, (destination, source), (destination,), None)
+        path.rebase(destination, node)
+    return destination
+
+
+def pending_calls() -> int:
+    """How many calls this thread has recorded and not run."""
+    return len(thread.tape.recorded())

@@ -1,0 +1,142 @@
+"""Operators: how one is declared, and everything that is derived from the declaration.
+
+An operator is declared by a decorator that names its kind, over the one function that says what it
+does; its derivative and its samples follow below it:
+
+    @pointwise("sigmoid(Tensor self) -> Tensor", promote="float", variants="function method inplace out")
+    def sigmoid(self):
+        return math.sigmoid(self)
+
+    @sigmoid.derivative
+    def sigmoid_backward(grad, result):
+        return {"self": grad * result * (1 - result)}
+
+    @sigmoid.samples
+    def sigmoid_samples(make):
+        yield make(3, 5),
+
+See README.md in this folder for the kinds and their contracts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from flambeau.ops.schema import REQUIRED, Schema, parse
+from flambeau.tensor import Tensor
+
+OPERATORS: dict[str, Operator] = {}
+
+
+class Operator:
+    """A declared operator; calling it is PyTorch's function of that name.
+
+    ``record(values)`` takes bound arguments and returns the result; the kinds differ there.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        body: Callable[..., Any],
+        variants: str = "function method",
+        dunder: str = "",
+        aliases: str = "",
+    ) -> None:
+        self.schema = schema
+        self.name = schema.name
+        self.body = body
+        self.variants = frozenset(variants.split())
+        self.dunder = tuple(dunder.split())
+        self.aliases = tuple(aliases.split())
+        self.__name__ = self.__qualname__ = self.name
+        self.__doc__ = body.__doc__
+        self.__module__ = "torch"
+        self.differentiable = True
+        self.derivative_rule: Derivative | None = None
+        self.sample_table: Callable[..., Any] | None = None
+        self.node_name = node_name(self.name)
+        self.tensor_positions = tuple(
+            k for k, p in enumerate(schema.parameters) if p.is_tensor
+        )
+        key = schema.text.split("(")[0]
+        assert key not in OPERATORS, f"{key} is declared twice"
+        OPERATORS[key] = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        out = kwargs.pop("out", None) if "out" in kwargs else None
+        values = self.schema.bind(args, kwargs)
+        return self.record(values, out)
+
+    def call_method(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As a method: the first argument is the tensor itself."""
+        return self.record(self.schema.bind(args, kwargs, method=True))
+
+    def call_inplace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As the method with a trailing underscore: the result goes into the first argument."""
+        return self.record(self.schema.bind(args, kwargs, method=True), None, inplace=True)
+
+    def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Any:
+        raise AssertionError(f"{type(self).__name__} does not say how to record")
+
+    def derivative(self, rule: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        """Declares the derivative; its parameters are what the graph keeps."""
+        self.derivative_rule = Derivative(self, rule)
+        return rule
+
+    def samples(self, table: Callable[..., Any]) -> Callable[..., Any]:
+        """Declares the sample table that the tests are derived from."""
+        self.sample_table = table
+        return table
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        parameters = []
+        for p in self.schema.parameters:
+            kind = inspect.Parameter.KEYWORD_ONLY if p.keyword_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
+            default = inspect.Parameter.empty if p.position == 0 or p.default is REQUIRED else p.default
+            name = "input" if p.name == "self" else p.name
+            parameters.append(inspect.Parameter(name, kind, default=default))
+        return inspect.Signature(parameters)
+
+    def __reduce__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"<operator {self.schema.text}>"
+
+
+class Derivative:
+    """A derivative rule and where each of its parameters comes from.
+
+    ``grad`` (or ``grad0``, ``grad1`` …) are the outputs' gradients, ``result`` (``result0`` …) the
+    outputs, ``needs`` the set of input names whose gradient is wanted; any other name is an
+    argument of the operator.
+    """
+
+    def __init__(self, operator: Operator, rule: Callable[..., dict[str, Any]]) -> None:
+        self.rule = rule
+        names = [p.name for p in operator.schema.parameters]
+        self.parameters = tuple(inspect.signature(rule).parameters)
+        self.tensor_names = tuple(names[k] for k in operator.tensor_positions)
+        self.saved_inputs = tuple(
+            k for k, name in enumerate(self.tensor_names) if name in self.parameters
+        )
+        self.saved_results = tuple(
+            int(name[6:] or 0) for name in self.parameters if name.startswith("result")
+        )
+        self.arguments = tuple(
+            name for name in self.parameters if name in names and name not in self.tensor_names
+        )
+        self.list_name = next((p.name for p in operator.schema.parameters if p.kind == "Tensor[]"), None)
+        for name in self.parameters:
+            known = name in names or name == "needs" or name.rstrip("0123456789") in ("grad", "result")
+            assert known, f"{operator.name}: unknown parameter {name} of its derivative"
+
+
+def node_name(name: str) -> str:
+    """``log_softmax`` gives ``LogSoftmaxBackward0``; ``_name`` keeps no underscore."""
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_")) + "Backward0"
+
+

@@ -1,0 +1,273 @@
+"""Operator schemas: parsing, binding Python arguments to them, PyTorch's error texts.
+
+A schema is written as in PyTorch's ``native_functions``:
+``sum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor``;
+``Operand`` is a tensor or a number.
+Everything is normalised here, once: after binding, ``int[]`` is a tuple, numbers are checked, missing
+arguments have their defaults.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flambeau.core.device import device
+from flambeau.core.dtype import dtype
+from flambeau.tensor import Tensor
+
+REQUIRED = object()
+
+_PARAMETER = re.compile(r"(?P<type>[\w\[\]()!?.]+?(?:\([a-z]!?\))?)\s+(?P<name>\w+)(?:=(?P<default>.+))?$")
+_TITLES = {
+    "Tensor": "Tensor", "Operand": "Tensor", "Scalar": "Number", "int": "int", "bool": "bool", "float": "float",
+    "str": "str", "ScalarType": "torch.dtype", "Device": "torch.device", "Generator": "Generator",
+    "int[]": "tuple of ints", "Tensor[]": "tuple of Tensors", "any": "object", "Layout": "torch.layout",
+    "MemoryFormat": "torch.memory_format", "bool[]": "tuple of bools", "float[]": "tuple of floats",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter; ``kind`` is the type without size and ``?``; ``size`` that of ``int[2]``."""
+
+    name: str
+    kind: str
+    optional: bool
+    size: int | None
+    default: Any
+    keyword_only: bool
+    position: int
+
+    @property
+    def is_tensor(self) -> bool:
+        return self.kind in ("Tensor", "Operand")
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind == "Scalar"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A parsed schema.  ``name`` has no overload suffix."""
+
+    name: str
+    text: str
+    parameters: tuple[Parameter, ...]
+    returns: tuple[str, ...]
+
+    def bind(self, args: Sequence[Any], kwargs: dict[str, Any], *, method: bool = False) -> list[Any]:
+        """The arguments in schema order, normalised; PyTorch's TypeError for a misfit."""
+        parameters = self.parameters
+        positional = [p for p in parameters if not p.keyword_only]
+        if len(args) > len(positional):
+            args = self._spread(args, positional, method)
+        values: list[Any] = [REQUIRED] * len(parameters)
+        for k, value in enumerate(args):
+            values[k] = self._check(positional[k], value, args)
+        if kwargs:
+            self._bind_keywords(kwargs, values)
+        for k, p in enumerate(parameters):
+            if values[k] is REQUIRED:
+                if p.default is REQUIRED:
+                    raise TypeError(
+                        f'{self.name}() missing 1 required positional arguments: "{public_name(p)}"'
+                    )
+                values[k] = p.default
+        return values
+
+    def _spread(self, args: Sequence[Any], positional: list[Parameter], method: bool) -> list[Any]:
+        """``x.permute(2, 0, 1)``: trailing ints stand for one ``int[]``."""
+        for k, p in enumerate(positional):
+            if p.kind == "int[]" and k < len(args) and not isinstance(args[k], (tuple, list)):
+                if all(not isinstance(a, (tuple, list, Tensor, str)) for a in args[k:]):
+                    return [*args[:k], tuple(args[k:])]
+        raise TypeError(
+            f"{self.name}() takes {len(positional) - method} positional arguments but "
+            f"{len(args) - method} were given"
+        )
+
+    def _bind_keywords(self, kwargs: dict[str, Any], values: list[Any]) -> None:
+        for name, value in kwargs.items():
+            for k, p in enumerate(self.parameters):
+                if p.name == name or (p.name == "self" and name == "input") or _ALIASES.get(name) == p.name:
+                    if values[k] is not REQUIRED:
+                        raise TypeError(
+                            f"{self.name}() got multiple values for argument '{name}'"
+                        )
+                    values[k] = self._check(p, value, ())
+                    break
+            else:
+                raise TypeError(f"{self.name}() got an unexpected keyword argument '{name}'")
+
+    def _check(self, p: Parameter, value: Any, args: Sequence[Any]) -> Any:
+        if value is None and p.optional:
+            return None
+        accepted = _CONVERTERS[p.kind](value, p)
+        if accepted is REQUIRED:
+            raise TypeError(
+                f"{self.name}(): argument '{public_name(p)}' (position {p.position + 1}) must be "
+                f"{_TITLES[p.kind]}, not {describe(value)}"
+            )
+        return accepted
+
+
+# numpy's spellings, which PyTorch accepts for the arguments of these names.
+_ALIASES = {"axis": "dim", "keepdims": "keepdim", "x": "self", "a": "self", "x1": "self", "x2": "other"}
+
+
+def public_name(p: Parameter) -> str:
+    return "input" if p.name == "self" else p.name
+
+
+def describe(value: Any) -> str:
+    """How PyTorch names the type of a wrong argument."""
+    if isinstance(value, (tuple, list)):
+        inner = type(value[0]).__name__ if value else ""
+        return f"{type(value).__name__} of {inner}s" if inner and isinstance(value, tuple) else type(value).__name__
+    return type(value).__name__
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, complex, np.number, np.bool_))
+
+
+def as_number(value: Any) -> Any:
+    """numpy's scalars as Python numbers."""
+    return value.item() if isinstance(value, (np.number, np.bool_)) else value
+
+
+def as_int(value: Any) -> Any:
+    """An integer from anything that is one (a 0-d integer tensor too); else REQUIRED."""
+    if type(value) is int:
+        return value
+    if isinstance(value, (bool, float, np.floating)):
+        return int(value) if isinstance(value, bool) else REQUIRED
+    if isinstance(value, Tensor):
+        if value.numel() == 1 and value.dtype.category == "integer":
+            return int(value)  # type: ignore[call-overload]
+        return REQUIRED
+    try:
+        return operator.index(value)
+    except TypeError:
+        return REQUIRED
+
+
+def _int_list(value: Any, p: Parameter) -> Any:
+    if isinstance(value, (tuple, list)):
+        result = tuple(as_int(v) for v in value)
+        return REQUIRED if REQUIRED in result else result
+    one = as_int(value)
+    if one is REQUIRED:
+        return REQUIRED
+    return (one,) * (p.size or 1)
+
+
+def _number(value: Any, p: Parameter) -> Any:
+    if is_number(value):
+        return as_number(value)
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return value.item()  # type: ignore[attr-defined]
+    return REQUIRED
+
+
+def _of_type(*accepted: type) -> Callable[[Any, Parameter], Any]:
+    return lambda value, p: value if isinstance(value, accepted) else REQUIRED
+
+
+_CONVERTERS: dict[str, Callable[[Any, Parameter], Any]] = {
+    "Tensor": lambda v, p: v if isinstance(v, Tensor) else REQUIRED,
+    "Operand": lambda v, p: v if isinstance(v, Tensor) else as_number(v) if is_number(v) else REQUIRED,
+    "Scalar": _number,
+    "int": lambda v, p: as_int(v),
+    "bool": lambda v, p: v if isinstance(v, (bool, np.bool_)) else bool(v) if type(v) is int else REQUIRED,
+    "float": lambda v, p: float(as_number(v)) if is_number(v) else REQUIRED,
+    "str": _of_type(str),
+    "ScalarType": lambda v, p: v if isinstance(v, dtype) else _python_type(v),
+    "Device": lambda v, p: device(v) if isinstance(v, (str, int, device)) else REQUIRED,
+    "Generator": lambda v, p: v,
+    "int[]": _int_list,
+    "bool[]": lambda v, p: tuple(v) if isinstance(v, (tuple, list)) else REQUIRED,
+    "float[]": lambda v, p: tuple(map(float, v)) if isinstance(v, (tuple, list)) else REQUIRED,
+    "Tensor[]": lambda v, p: tuple(v) if _all_tensors(v) else REQUIRED,
+    "Layout": lambda v, p: v,
+    "MemoryFormat": lambda v, p: v,
+    "any": lambda v, p: v,
+}
+
+
+def _all_tensors(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(isinstance(v, Tensor) for v in value)
+
+
+def _python_type(value: Any) -> Any:
+    from flambeau.core import dtype as types
+
+    if value in (bool, int, float, complex):
+        return {bool: types.bool_, int: types.int64, float: types.float64, complex: types.complex128}[value]
+    return REQUIRED
+
+
+def parse(text: str) -> Schema:
+    """Parses a schema; raises ValueError where it is not one."""
+    match = re.fullmatch(r"([\w.]+)\((.*)\)\s*->\s*(.+)", text.strip())
+    if match is None:
+        raise ValueError(f"not a schema: {text!r}")
+    name, inside, returns = match.groups()
+    parameters: list[Parameter] = []
+    keyword_only = False
+    for part in _split(inside):
+        if part == "*":
+            keyword_only = True
+            continue
+        parameters.append(_parameter(part, keyword_only, len(parameters)))
+    outputs = tuple(_split(returns[1:-1])) if returns.startswith("(") else (returns,)
+    return Schema(name.split(".")[0], text, tuple(parameters), outputs)
+
+
+def _split(text: str) -> list[str]:
+    parts, depth, current = [], 0, ""
+    for character in text:
+        depth += {"[": 1, "(": 1, "]": -1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append(current.strip())
+            current = ""
+        else:
+            current += character
+    return [*parts, current.strip()] if current.strip() else parts
+
+
+def _parameter(text: str, keyword_only: bool, position: int) -> Parameter:
+    match = _PARAMETER.match(text)
+    if match is None:
+        raise ValueError(f"not a parameter: {text!r}")
+    kind = re.sub(r"\([a-z]!?\)", "", match["type"])
+    optional = kind.endswith("?")
+    kind = kind.rstrip("?")
+    size: int | None = None
+    sized = re.fullmatch(r"(\w+)\[(\d*)\]", kind)
+    if sized:
+        size = int(sized[2]) if sized[2] else None
+        kind = f"{sized[1]}[]"
+    default = REQUIRED if match["default"] is None else _default(match["default"], size)
+    return Parameter(match["name"], kind, optional, size, default, keyword_only, position)
+
+
+_CONSTANTS = {"None": None, "True": True, "False": False, "Mean": 1, "Sum": 2}
+
+
+def _default(text: str, size: int | None) -> Any:
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if text.startswith("["):
+        return tuple(int(t) for t in text[1:-1].split(",") if t.strip())
+    if text[0] in "\"'":
+        return text[1:-1]
+    number = float(text) if re.search(r"[.e]|inf", text) else int(text)
+    return (number,) * size if size is not None else number
