@@ -165,6 +165,8 @@ class CachingAllocator:
             self._system_allocations += 1
             count = min(32, max(1, 16384 // size))
             if self._slab_end - self._slab_at < size * count:
+                # In this order a fork by another thread finds a usable state at any moment.
+                self._slab_end = 0
                 self._slab_at = self._map(_SLAB_SIZE, size)
                 self._slab_end = self._slab_at + _SLAB_SIZE
             address = self._slab_at
@@ -212,6 +214,10 @@ class CachingAllocator:
                 released += size
         with self._lock:
             self._reserved -= released
+
+    def after_fork(self) -> None:
+        """In a forked child: the lock may have been held by a thread that does not exist here."""
+        self._lock = threading.RLock()
 
     def statistics(self) -> AllocatorStatistics:
         cached = sum(size * len(f) for size, f in zip(_CLASSES, self._small, strict=True))

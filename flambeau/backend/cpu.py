@@ -98,8 +98,9 @@ class CpuBackend:
     def _write(self, offset: int, value: int) -> None:
         ctypes.c_int32.from_address(self._state_address + offset).value = value
 
-    def _forget_threads(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child, where the parent's threads do not exist: the next job starts new."""
+        self.allocator.after_fork()
         for offset in (pool_ir.STARTED, pool_ir.LOCK, pool_ir.SLEEPERS):
             self._write(offset, 0)
         ctypes.c_int64.from_address(self._state_address + pool_ir.NEXT).value = 0
@@ -170,7 +171,7 @@ _backends: weakref.WeakSet[CpuBackend] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for backend in _backends:
-        backend._forget_threads()
+        backend._after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -263,6 +263,25 @@ def test_fork_while_another_thread_works(backend, kernels):
         thread.join()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_fork_while_another_thread_allocates(backend):
+    locked, forked = threading.Event(), threading.Event()
+
+    def hold():
+        with backend.allocator._lock:
+            locked.set()
+            forked.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    locked.wait()
+    try:
+        run_in_child(lambda: backend.allocate(3 << 20).address != 0)
+    finally:
+        forked.set()
+        thread.join()
+
+
 EXIT = """
 import array, sys, threading
 sys.path.insert(0, "tests/backend")
