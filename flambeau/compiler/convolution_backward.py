@@ -1,0 +1,389 @@
+"""Generated gradients of a convolution: by the input, by the weight, by the bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from flambeau.compiler.convolution import ConvolutionProblem
+from flambeau.compiler.correlation_layout import (
+    GRAIN_MOVES,
+    SourceLayout,
+    Window,
+    add_pad_step,
+    image_offset,
+)
+from flambeau.compiler.correlation_plan import (
+    GRAIN_PRODUCTS,
+    SLICE_BYTES,
+    Arrangement,
+    CorrelationPass,
+    CorrelationPlanner,
+    CorrelationProblem,
+    with_flattened,
+)
+from flambeau.compiler.gemm_micro import TileShape
+from flambeau.compiler.kernel_step import Pointer
+from flambeau.compiler.library_plan import LibraryPlan, PlanWriter, balanced_panels, ceil_div
+from flambeau.compiler.target import Target
+from flambeau.compiler.weight_gradient import (
+    BIAS_SUM,
+    COMBINE,
+    CONTRACT,
+    tile_limits,
+    weight_gradient_module,
+)
+
+# -- by the input ----------------------------------------------------------------------------------
+#
+# Along one axis, input element i met the output at u - q for each tap k = q * stride + residue,
+# where u, residue = divmod(i + padding, stride).  So the elements of one residue are a correlation
+# of their own, with stride 1 and those taps only; together they make up the gradient.
+
+
+@dataclass(frozen=True, slots=True)
+class _Residue:
+    """Input elements ``first, first + stride, …`` of an axis; tap ``k`` reads ``u - q`` for each
+    (k, q), where ``u`` counts from ``start``.
+    """
+
+    first: int
+    count: int
+    start: int
+    taps: tuple[tuple[int, int], ...]
+
+
+def _residues(problem: ConvolutionProblem, axis: int) -> list[_Residue]:
+    stride, low = problem.stride[axis], problem.pad_low[axis]
+    found = []
+    for residue in range(stride):
+        first = (residue - low) % stride
+        count = max(0, ceil_div(problem.in_size[axis] - first, stride))
+        places = [(k, k * problem.dilation[axis]) for k in range(problem.kernel[axis])]
+        taps = tuple((k, at // stride) for k, at in places if at % stride == residue)
+        if count:
+            found.append(_Residue(first, count, (first + low) // stride, taps))
+    return found
+
+
+def _reach(residues: list[_Residue]) -> tuple[int, int]:
+    """The first output index that any element meets, and how many from there on."""
+    reading = [residue for residue in residues if residue.taps]
+    lowest = min((r.start - max(q for _, q in r.taps) for r in reading), default=0)
+    after = max((r.start + r.count - min(q for _, q in r.taps) for r in reading), default=0)
+    return lowest, after - lowest
+
+
+def plan_backward_data(problem: ConvolutionProblem, target: Target) -> LibraryPlan:
+    """The steps that compute ``grad_input`` from ``grad_output`` and ``weight`` (operand names).
+
+    Each element adds its products in the order (output channel, row, column of the kernel).
+    """
+    writer = PlanWriter()
+    tile = problem.tile(target)
+    if problem.stride == (1, 1):
+        choices = [
+            choice
+            for layout in _full_window(problem).layouts()
+            for choice in with_flattened(_unit_stride_problem(problem, layout))
+        ]
+        best = min(choices, key=lambda choice: choice.cycles(tile))
+    else:
+        best = _strided_problem(problem)
+    CorrelationPlanner(writer, tile, best).plan()
+    return writer.finish()
+
+
+def _data_problem(
+    problem: ConvolutionProblem, layout: SourceLayout, passes: tuple[CorrelationPass, ...]
+) -> CorrelationProblem:
+    rows, columns = problem.in_size
+    window = problem.kernel[0] * problem.kernel[1]
+    return CorrelationProblem(
+        images=problem.batch if rows * columns else 0,
+        groups=problem.groups,
+        rows=problem.in_per_group,
+        channels=problem.out_per_group,
+        layout=layout,
+        passes=passes,
+        out_rows=rows,
+        out_columns=columns,
+        arrangement=None,
+        weight_row=window,
+        weight_group=problem.out_per_group * problem.in_per_group * window,
+        source=Pointer("grad_output"),
+        weight=Pointer("weight"),
+        bias=None,
+        out=Pointer("grad_input"),
+    )
+
+
+def _full_window(problem: ConvolutionProblem) -> Window:
+    """For stride 1: the same window over the output's gradient, with the padding it leaves."""
+    rows, columns = (problem.reach(axis) - problem.pad_low[axis] for axis in range(2))
+    return Window(
+        problem.out_size, problem.in_size, problem.kernel, (1, 1), problem.dilation, (rows, columns)
+    )
+
+
+def _weight_taps(
+    problem: ConvolutionProblem, row_taps: list[int], column_taps: list[int]
+) -> np.ndarray:
+    """Where the weights of the first input channel lie: by output channel, row, column."""
+    rows, columns = problem.kernel
+    filters = np.arange(problem.out_per_group) * problem.in_per_group * rows * columns
+    window = np.array(row_taps, dtype=np.int64)[:, None] * columns
+    window = window + np.array(column_taps, dtype=np.int64)
+    return (filters[:, None] + window.reshape(-1)).reshape(-1)
+
+
+def _unit_stride_problem(problem: ConvolutionProblem, layout: SourceLayout) -> CorrelationProblem:
+    window = _full_window(problem)
+    offsets = window.tap_offsets(layout, problem.out_per_group)
+    rows, columns = problem.in_size
+    one = CorrelationPass(
+        weight_taps=_weight_taps(
+            problem,
+            list(reversed(range(problem.kernel[0]))),
+            list(reversed(range(problem.kernel[1]))),
+        ),
+        source_offsets=offsets,
+        row_step=window.row_step(layout),
+        out_rows=rows,
+        out_columns=columns,
+        out_row=columns,
+    )
+    return _data_problem(problem, layout, (one,))
+
+
+def _strided_problem(problem: ConvolutionProblem) -> CorrelationProblem:
+    residues = [_residues(problem, axis) for axis in range(2)]
+    (top, rows), (left, columns) = (_reach(residues[axis]) for axis in range(2))
+    layout = SourceLayout(
+        *problem.out_size, rows=rows, phase_columns=columns, top=-top, left=-left
+    ).as_in_memory()
+    in_rows, in_columns = problem.in_size
+    row_table, column_table = np.zeros(in_rows, np.int64), np.zeros(in_columns, np.int64)
+    passes = []
+    first_row = 0
+    for row in residues[0]:
+        first_column = 0
+        for column in residues[1]:
+            start = (row.start - top) * layout.phase_columns + column.start - left
+            one = CorrelationPass(
+                weight_taps=_weight_taps(
+                    problem, [k for k, _ in row.taps], [k for k, _ in column.taps]
+                ),
+                source_offsets=_residue_offsets(problem, layout, row, column, start),
+                row_step=layout.phase_columns,
+                out_rows=row.count,
+                out_columns=column.count,
+                out_row=in_columns,
+                out_start=first_row * in_columns + first_column,
+            )
+            passes.append(one)
+            column_table[column.first :: problem.stride[1]] = first_column + np.arange(column.count)
+            first_column += column.count
+        row_table[row.first :: problem.stride[0]] = first_row + np.arange(row.count)
+        first_row += row.count
+    arrangement = Arrangement(in_rows * in_columns, row_table * in_columns, column_table)
+    return replace(
+        _data_problem(problem, layout, tuple(passes)), arrangement=arrangement
+    )
+
+
+def _residue_offsets(
+    problem: ConvolutionProblem, layout: SourceLayout, row: _Residue, column: _Residue, start: int
+) -> np.ndarray:
+    rows = np.array([-q for _, q in row.taps], dtype=np.int64)[:, None] * layout.phase_columns
+    window = (start + rows + np.array([-q for _, q in column.taps], dtype=np.int64)).reshape(-1)
+    planes = np.arange(problem.out_per_group, dtype=np.int64) * layout.plane
+    return (planes[:, None] + window).reshape(-1)
+
+
+# -- by the weight ---------------------------------------------------------------------------------
+
+# Partial sums that the workspace holds at most, and the parts that a slice of the batch is cut into
+# for the threads; more parts need more memory and a longer combination.
+PARTIAL_BYTES = 8 << 20
+MOST_PARTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A slice of the batch, and how many of its images each part takes."""
+
+    slice_images: int
+    images: int
+
+    @property
+    def count(self) -> int:
+        return max(1, ceil_div(self.slice_images, self.images))
+
+
+def plan_backward_weight(problem: ConvolutionProblem, target: Target) -> LibraryPlan:
+    """The steps that compute ``grad_weight`` from ``grad_output`` and ``input`` (operand names).
+
+    Sums run over a part of the images, the parts are then added in order; the parts follow from
+    the shapes.
+    """
+    writer = PlanWriter()
+    tile = problem.tile(target)
+    layout = min(
+        problem.window().layouts(), key=lambda layout: _contraction_cycles(problem, layout, tile)
+    )
+    _WeightPlanner(writer, tile, problem, layout).plan()
+    return writer.finish()
+
+
+def _flat(problem: ConvolutionProblem, layout: SourceLayout) -> bool:
+    """Whether the positions of a plane are one row in the layout, as they are in the gradient."""
+    step = problem.window().row_step(layout)
+    return step == layout.phase_columns == problem.out_size[1]
+
+
+def _contraction_cycles(
+    problem: ConvolutionProblem, layout: SourceLayout, tile: TileShape
+) -> float:
+    rows, columns = problem.out_size
+    if _flat(problem, layout):
+        rows, columns = 1, rows * columns
+    taps = problem.in_per_group * problem.kernel[0] * problem.kernel[1]
+    total = problem.out_channels * taps * rows * ceil_div(columns, tile.lanes) / 2
+    if not layout.is_in_memory:
+        total += problem.in_channels * layout.copy_cycles(tile.lanes)
+    return total
+
+
+class _WeightPlanner:
+    """Writes the steps of a gradient by the weight."""
+
+    def __init__(
+        self, writer: PlanWriter, tile: TileShape, problem: ConvolutionProblem, layout: SourceLayout
+    ) -> None:
+        self.writer = writer
+        self.tile = tile
+        self.problem = problem
+        self.layout = layout
+        self.module = weight_gradient_module(tile)
+        self.taps = problem.in_per_group * problem.kernel[0] * problem.kernel[1]
+        self.weights = problem.out_channels * self.taps
+        self.source_image = problem.in_channels * layout.plane
+        rows, columns = problem.out_size
+        self.out_plane = rows * columns
+        self.parts = self._cut()
+
+    def _cut(self) -> _Parts:
+        size, batch = self.tile.size, self.problem.batch
+        copied = 0 if self.layout.is_in_memory else self.source_image * size
+        slice_images = max(1, min(batch, SLICE_BYTES // max(1, copied)))
+        parts = max(1, min(MOST_PARTS, PARTIAL_BYTES // max(1, self.weights * size)))
+        return _Parts(slice_images, ceil_div(slice_images, parts))
+
+    def plan(self) -> None:
+        writer, size, parts = self.writer, self.tile.size, self.parts
+        target = Pointer("grad_weight")
+        if parts.count > 1:
+            target = writer.reserve(parts.count * self.weights * size)
+        padded = None
+        if not self.layout.is_in_memory:
+            padded = writer.reserve(parts.slice_images * self.source_image * size)
+        # An empty batch still needs one step: it writes zeros.
+        for first in range(0, max(1, self.problem.batch), parts.slice_images):
+            self._add_slice(first, padded, target)
+        if parts.count > 1:
+            add_combine_step(writer, self.tile, target, Pointer("grad_weight"), parts.count, self.weights)
+
+    def _add_slice(self, first: int, padded: Pointer | None, target: Pointer) -> None:
+        problem, tile, layout, parts = self.problem, self.tile, self.layout, self.parts
+        images = min(parts.slice_images, problem.batch - first)
+        in_memory = problem.in_channels * layout.memory_rows * layout.memory_columns
+        source = image_offset(tile, Pointer("input"), first, in_memory)
+        if padded is not None:
+            planes = images * problem.in_channels
+            add_pad_step(self.writer, tile, layout, source, padded, planes)
+            source = padded
+        most_rows, most_taps = tile_limits(tile)
+        row_panels, row_height, tall_row_panels = balanced_panels(problem.out_per_group, most_rows)
+        tap_panels, tap_height, tall_tap_panels = balanced_panels(self.taps, most_taps)
+        rows, columns = problem.out_size
+        row_step = problem.window().row_step(layout)
+        if _flat(problem, layout):
+            rows, columns = 1, self.out_plane
+        grad_image = problem.out_channels * self.out_plane
+        arguments = {
+            "grad": image_offset(tile, Pointer("grad_output"), first, grad_image),
+            "source": source,
+            "target": target,
+            "tap_offsets": self.writer.constant(
+                problem.window().tap_offsets(layout, problem.in_per_group)
+            ),
+            "images": images,
+            "part_images": parts.images,
+            "part_stride": self.weights,
+            "grad_image": grad_image,
+            "grad_channel": self.out_plane,
+            "source_image": self.source_image,
+            "source_group": problem.in_per_group * layout.plane,
+            "rows": rows,
+            "columns": columns,
+            "grad_row": columns,
+            "source_row": row_step,
+            "groups": problem.groups,
+            "filters": problem.out_per_group,
+            "taps": self.taps,
+            "row_panels": row_panels,
+            "row_height": row_height,
+            "tall_row_panels": tall_row_panels,
+            "tap_panels": tap_panels,
+            "tap_height": tap_height,
+            "tall_tap_panels": tall_tap_panels,
+            "accumulate": int(first > 0),
+        }
+        tiles = problem.groups * row_panels * tap_panels if self.weights else 0
+        # A short last slice has fewer parts; the others keep what they hold.
+        count = parts.count if first == 0 else ceil_div(images, parts.images)
+        work = row_height * tap_height * parts.images * self.out_plane
+        grain = GRAIN_PRODUCTS // max(1, work)
+        self.writer.add(self.module.step(CONTRACT, arguments, tiles * count, grain))
+
+
+def add_combine_step(
+    writer: PlanWriter, tile: TileShape, parts: Pointer, total: Pointer, count: int, elements: int
+) -> None:
+    """total[i] = parts[0][i] + parts[1][i] + …, each part having ``elements``."""
+    arguments = {"parts": parts, "total": total, "count": count, "elements": elements}
+    tasks = ceil_div(elements, tile.lanes)
+    grain = GRAIN_MOVES // (count * tile.lanes)
+    writer.add(weight_gradient_module(tile).step(COMBINE, arguments, tasks, grain))
+
+
+# -- by the bias -----------------------------------------------------------------------------------
+
+
+def plan_backward_bias(problem: ConvolutionProblem, target: Target) -> LibraryPlan:
+    """The steps that compute ``grad_bias``, the sums of ``grad_output`` by channel."""
+    writer = PlanWriter()
+    tile = problem.tile(target)
+    channels = problem.out_channels
+    plane = problem.out_size[0] * problem.out_size[1]
+    images = ceil_div(max(1, problem.batch), MOST_PARTS)
+    parts = ceil_div(max(1, problem.batch), images)
+    total = Pointer("grad_bias")
+    target_sums = writer.reserve(parts * channels * tile.size) if parts > 1 else total
+    arguments = {
+        "grad": Pointer("grad_output"),
+        "target": target_sums,
+        "images": problem.batch,
+        "part_images": images,
+        "channels": channels,
+        "plane": plane,
+    }
+    step = weight_gradient_module(tile).step(
+        BIAS_SUM, arguments, parts * channels, GRAIN_MOVES // max(1, images * plane)
+    )
+    writer.add(step)
+    if parts > 1:
+        add_combine_step(writer, tile, target_sums, total, parts, channels)
+    return writer.finish()
