@@ -18,7 +18,8 @@ ALIGNMENT = 64
 # Copied before it is summed and written, so that the checksum holds even if another thread is
 # changing the tensor meanwhile; small enough to stay in the cache between the two.
 CHUNK = 1 << 20
-UTF8_WITH_DESCRIPTOR = 0x0808
+UTF8_NAME = 0x0800
+HAS_DESCRIPTOR = 0x0008
 WIDE = 0xFFFFFFFF
 
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
@@ -72,7 +73,8 @@ class ArchiveWriter:
         view = memoryview(data).cast("B")
         self._write(self._local_header(path, view.nbytes))
         crc = self._write_counted(view)
-        self._write(self._descriptor(crc, view.nbytes))
+        if view.nbytes:
+            self._write(self._descriptor(crc, view.nbytes))
         self._records.append(
             Record(path.decode(), offset, view.nbytes, view.nbytes, crc, is_deflated=False)
         )
@@ -111,7 +113,7 @@ class ArchiveWriter:
         start = self._position + LOCAL_HEADER.size + len(path) + len(wide) + 4
         filler = -start % ALIGNMENT
         extra = wide + struct.pack("<2sH", b"FB", filler) + b"Z" * filler
-        fields = (0, UTF8_WITH_DESCRIPTOR, 0, 0, 0, 0, field, field, len(path), len(extra))
+        fields = (0, _flags(size), 0, 0, 0, 0, field, field, len(path), len(extra))
         return LOCAL_HEADER.pack(b"PK\x03\x04", *fields) + path + extra
 
     def _descriptor(self, crc: int, size: int) -> bytes:
@@ -126,6 +128,11 @@ class ArchiveWriter:
         return f"{high:020d}{low:020d}".encode()
 
 
+def _flags(size: int) -> int:
+    """Empty records have no descriptor behind their data."""
+    return UTF8_NAME | (HAS_DESCRIPTOR if size else 0)
+
+
 def _directory_entry(record: Record) -> bytes:
     path = record.name.encode()
     wide_fields = [
@@ -137,7 +144,7 @@ def _directory_entry(record: Record) -> bytes:
     size = min(record.size, WIDE)
     offset = min(record.header_offset, WIDE)
     sizes = (record.crc, size, size, len(path), len(extra))
-    fields = (0, 0, UTF8_WITH_DESCRIPTOR, 0, 0, 0, *sizes, 0, 0, 0, 0, offset)
+    fields = (0, 0, _flags(record.size), 0, 0, 0, *sizes, 0, 0, 0, 0, offset)
     return DIRECTORY_ENTRY.pack(b"PK\x01\x02", *fields) + path + extra
 
 
@@ -162,11 +169,12 @@ def _directory_end(count: int, size: int, begin: int, end: int) -> bytes:
 
 
 class ArchiveReader:
-    """Random access to the records of an archive in a seekable file object."""
+    """Random access to the records of an archive that fills a seekable file from `start` on."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, start: int = 0) -> None:
         self._file = file
-        self.size = file.seek(0, io.SEEK_END)
+        self._start = start
+        self.size = file.seek(0, io.SEEK_END) - start
         begin, size, count = self._find_directory()
         self.records = {record.name: record for record in self._read_directory(begin, size, count)}
         if not self.records:
@@ -205,7 +213,7 @@ class ArchiveReader:
             raise broken(f"the checksum of {record.name} does not match its contents")
 
     def data_offset(self, record: Record) -> int:
-        """Where the record's bytes begin, from the lengths in its local header."""
+        """Where in the archive the record's bytes begin, by the lengths in its local header."""
         header = self._read_at(record.header_offset, LOCAL_HEADER.size)
         magic, *_, path_length, extra_length = LOCAL_HEADER.unpack(header)
         if magic != b"PK\x03\x04":
@@ -216,7 +224,7 @@ class ArchiveReader:
         return begin
 
     def _copy_into(self, begin: int, target: memoryview) -> int:
-        self._file.seek(begin)
+        self._file.seek(self._start + begin)
         crc = 0
         for start in range(0, target.nbytes, CHUNK):
             chunk = target[start : start + CHUNK]
@@ -245,7 +253,7 @@ class ArchiveReader:
     def _read_at(self, offset: int, size: int) -> bytes:
         if offset < 0 or offset + size > self.size:
             raise broken("a record lies outside the file")
-        self._file.seek(offset)
+        self._file.seek(self._start + offset)
         data = bytearray(size)
         read_exactly(self._file, memoryview(data))
         return bytes(data)

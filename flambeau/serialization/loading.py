@@ -129,7 +129,7 @@ def _load_archive(
     pickle_module: ModuleType | None,
     pickle_load_args: dict[str, Any],
 ) -> Any:
-    archive = ArchiveReader(file)
+    archive = ArchiveReader(file, file.tell())
     if "constants.pkl" in archive:
         raise RuntimeError(
             "this file is a TorchScript archive, which torch.jit.load would read; "

@@ -211,11 +211,12 @@ def reduce_tensor(tensor: Tensor) -> tuple[Any, tuple[Any, ...]]:
 def _reduce_plain(tensor: Tensor) -> tuple[Any, tuple[Any, ...]]:
     layout: Layout = tensor._layout
     shape = tuple(layout.shape)
+    # Interned layouts share these tuples; new ones keep the pickle's memo as PyTorch writes it.
+    strides = tuple(list(layout.strides))
     if layout.device.type == "meta":
-        arguments = (layout.dtype, shape, tuple(layout.strides), tensor.requires_grad)
+        arguments = (layout.dtype, shape, strides, tensor.requires_grad)
         return rebuild_meta_tensor_no_storage, arguments
     typed = TypedStorage(tensor._storage, layout.dtype)
-    strides = tuple(layout.strides)
     arguments = (typed, layout.offset, shape, strides, tensor.requires_grad, OrderedDict())
     return rebuild_tensor_v2, arguments
 
