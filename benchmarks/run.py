@@ -26,6 +26,8 @@ LIBRARIES = ("flambeau", "torch")
 IMPORT_SECONDS = 0.25
 IMPORT_MEGABYTES = 60
 SAME_CHECK = 1e-3
+# Load average above which a measurement is not one.
+BUSY = 0.7
 
 
 @dataclass
@@ -215,6 +217,8 @@ def main() -> int:
     pythons = {"flambeau": sys.executable}
     if not options.alone:
         pythons["torch"] = options.torch_python or sys.executable
+    if os.getloadavg()[0] > BUSY:
+        print("warning: this machine is busy; the times will not be worth much", file=sys.stderr)
     wanted = re.compile(options.only).search
     rows = []
     if wanted("import"):
