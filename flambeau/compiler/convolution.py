@@ -27,8 +27,9 @@ class ConvolutionProblem:
     """A convolution of contiguous tensors: all that its three plans depend on.
 
     ``input [batch, in_channels, *in_size]``, ``weight [out_channels, in_channels / groups,
-    *kernel]``, ``bias [out_channels]``, ``output [batch, out_channels, *out_size]``.  Pairs are (rows,
-    columns); ``pad_low`` is the padding above and to the left.  The caller has checked the shapes.
+    *kernel]``, ``bias [out_channels]``, ``output [batch, out_channels, *out_size]``.  Pairs are
+    (rows, columns); ``pad_low`` is the padding above and to the left.  The caller has checked the
+    shapes.
     """
 
     dtype: dtype

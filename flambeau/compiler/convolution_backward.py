@@ -7,32 +7,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flambeau.compiler.convolution import ConvolutionProblem
-from flambeau.compiler.correlation_layout import (
-    GRAIN_MOVES,
-    SourceLayout,
-    Window,
-    add_pad_step,
-    image_offset,
-)
+from flambeau.compiler.correlation_layout import GRAIN_MOVES, SourceLayout, Window
 from flambeau.compiler.correlation_plan import (
-    GRAIN_PRODUCTS,
-    SLICE_BYTES,
     Arrangement,
     CorrelationPass,
     CorrelationPlanner,
     CorrelationProblem,
     with_flattened,
 )
-from flambeau.compiler.gemm_micro import TileShape
 from flambeau.compiler.kernel_step import Pointer
-from flambeau.compiler.library_plan import LibraryPlan, PlanWriter, balanced_panels, ceil_div
+from flambeau.compiler.library_plan import LibraryPlan, PlanWriter, ceil_div
 from flambeau.compiler.target import Target
-from flambeau.compiler.weight_gradient import (
-    BIAS_SUM,
-    COMBINE,
-    CONTRACT,
-    tile_limits,
-    weight_gradient_module,
+from flambeau.compiler.weight_gradient import BIAS_SUM, weight_gradient_module
+from flambeau.compiler.weight_gradient_plan import (
+    MOST_PARTS,
+    FilterLanesPlanner,
+    PositionLanesPlanner,
+    add_combine_step,
 )
 
 # -- by the input ----------------------------------------------------------------------------------
@@ -188,9 +179,7 @@ def _strided_problem(problem: ConvolutionProblem) -> CorrelationProblem:
         row_table[row.first :: problem.stride[0]] = first_row + np.arange(row.count)
         first_row += row.count
     arrangement = Arrangement(in_rows * in_columns, row_table * in_columns, column_table)
-    return replace(
-        _data_problem(problem, layout, tuple(passes)), arrangement=arrangement
-    )
+    return replace(_data_problem(problem, layout, tuple(passes)), arrangement=arrangement)
 
 
 def _residue_offsets(
@@ -204,23 +193,6 @@ def _residue_offsets(
 
 # -- by the weight ---------------------------------------------------------------------------------
 
-# Partial sums that the workspace holds at most, and the parts that a slice of the batch is cut into
-# for the threads; more parts need more memory and a longer combination.
-PARTIAL_BYTES = 8 << 20
-MOST_PARTS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """A slice of the batch, and how many of its images each part takes."""
-
-    slice_images: int
-    images: int
-
-    @property
-    def count(self) -> int:
-        return max(1, ceil_div(self.slice_images, self.images))
-
 
 def plan_backward_weight(problem: ConvolutionProblem, target: Target) -> LibraryPlan:
     """The steps that compute ``grad_weight`` from ``grad_output`` and ``input`` (operand names).
@@ -230,133 +202,15 @@ def plan_backward_weight(problem: ConvolutionProblem, target: Target) -> Library
     """
     writer = PlanWriter()
     tile = problem.tile(target)
-    layout = min(
-        problem.window().layouts(), key=lambda layout: _contraction_cycles(problem, layout, tile)
-    )
-    _WeightPlanner(writer, tile, problem, layout).plan()
+    planners = [
+        FilterLanesPlanner(writer, tile, problem),
+        *(
+            PositionLanesPlanner(writer, tile, problem, layout)
+            for layout in problem.window().layouts()
+        ),
+    ]
+    min(planners, key=lambda planner: planner.cycles()).plan()
     return writer.finish()
-
-
-def _flat(problem: ConvolutionProblem, layout: SourceLayout) -> bool:
-    """Whether the positions of a plane are one row in the layout, as they are in the gradient."""
-    step = problem.window().row_step(layout)
-    return step == layout.phase_columns == problem.out_size[1]
-
-
-def _contraction_cycles(
-    problem: ConvolutionProblem, layout: SourceLayout, tile: TileShape
-) -> float:
-    rows, columns = problem.out_size
-    if _flat(problem, layout):
-        rows, columns = 1, rows * columns
-    taps = problem.in_per_group * problem.kernel[0] * problem.kernel[1]
-    total = problem.out_channels * taps * rows * ceil_div(columns, tile.lanes) / 2
-    if not layout.is_in_memory:
-        total += problem.in_channels * layout.copy_cycles(tile.lanes)
-    return total
-
-
-class _WeightPlanner:
-    """Writes the steps of a gradient by the weight."""
-
-    def __init__(
-        self, writer: PlanWriter, tile: TileShape, problem: ConvolutionProblem, layout: SourceLayout
-    ) -> None:
-        self.writer = writer
-        self.tile = tile
-        self.problem = problem
-        self.layout = layout
-        self.module = weight_gradient_module(tile)
-        self.taps = problem.in_per_group * problem.kernel[0] * problem.kernel[1]
-        self.weights = problem.out_channels * self.taps
-        self.source_image = problem.in_channels * layout.plane
-        rows, columns = problem.out_size
-        self.out_plane = rows * columns
-        self.parts = self._cut()
-
-    def _cut(self) -> _Parts:
-        size, batch = self.tile.size, self.problem.batch
-        copied = 0 if self.layout.is_in_memory else self.source_image * size
-        slice_images = max(1, min(batch, SLICE_BYTES // max(1, copied)))
-        parts = max(1, min(MOST_PARTS, PARTIAL_BYTES // max(1, self.weights * size)))
-        return _Parts(slice_images, ceil_div(slice_images, parts))
-
-    def plan(self) -> None:
-        writer, size, parts = self.writer, self.tile.size, self.parts
-        target = Pointer("grad_weight")
-        if parts.count > 1:
-            target = writer.reserve(parts.count * self.weights * size)
-        padded = None
-        if not self.layout.is_in_memory:
-            padded = writer.reserve(parts.slice_images * self.source_image * size)
-        # An empty batch still needs one step: it writes zeros.
-        for first in range(0, max(1, self.problem.batch), parts.slice_images):
-            self._add_slice(first, padded, target)
-        if parts.count > 1:
-            add_combine_step(writer, self.tile, target, Pointer("grad_weight"), parts.count, self.weights)
-
-    def _add_slice(self, first: int, padded: Pointer | None, target: Pointer) -> None:
-        problem, tile, layout, parts = self.problem, self.tile, self.layout, self.parts
-        images = min(parts.slice_images, problem.batch - first)
-        in_memory = problem.in_channels * layout.memory_rows * layout.memory_columns
-        source = image_offset(tile, Pointer("input"), first, in_memory)
-        if padded is not None:
-            planes = images * problem.in_channels
-            add_pad_step(self.writer, tile, layout, source, padded, planes)
-            source = padded
-        most_rows, most_taps = tile_limits(tile)
-        row_panels, row_height, tall_row_panels = balanced_panels(problem.out_per_group, most_rows)
-        tap_panels, tap_height, tall_tap_panels = balanced_panels(self.taps, most_taps)
-        rows, columns = problem.out_size
-        row_step = problem.window().row_step(layout)
-        if _flat(problem, layout):
-            rows, columns = 1, self.out_plane
-        grad_image = problem.out_channels * self.out_plane
-        arguments = {
-            "grad": image_offset(tile, Pointer("grad_output"), first, grad_image),
-            "source": source,
-            "target": target,
-            "tap_offsets": self.writer.constant(
-                problem.window().tap_offsets(layout, problem.in_per_group)
-            ),
-            "images": images,
-            "part_images": parts.images,
-            "part_stride": self.weights,
-            "grad_image": grad_image,
-            "grad_channel": self.out_plane,
-            "source_image": self.source_image,
-            "source_group": problem.in_per_group * layout.plane,
-            "rows": rows,
-            "columns": columns,
-            "grad_row": columns,
-            "source_row": row_step,
-            "groups": problem.groups,
-            "filters": problem.out_per_group,
-            "taps": self.taps,
-            "row_panels": row_panels,
-            "row_height": row_height,
-            "tall_row_panels": tall_row_panels,
-            "tap_panels": tap_panels,
-            "tap_height": tap_height,
-            "tall_tap_panels": tall_tap_panels,
-            "accumulate": int(first > 0),
-        }
-        tiles = problem.groups * row_panels * tap_panels if self.weights else 0
-        # A short last slice has fewer parts; the others keep what they hold.
-        count = parts.count if first == 0 else ceil_div(images, parts.images)
-        work = row_height * tap_height * parts.images * self.out_plane
-        grain = GRAIN_PRODUCTS // max(1, work)
-        self.writer.add(self.module.step(CONTRACT, arguments, tiles * count, grain))
-
-
-def add_combine_step(
-    writer: PlanWriter, tile: TileShape, parts: Pointer, total: Pointer, count: int, elements: int
-) -> None:
-    """total[i] = parts[0][i] + parts[1][i] + …, each part having ``elements``."""
-    arguments = {"parts": parts, "total": total, "count": count, "elements": elements}
-    tasks = ceil_div(elements, tile.lanes)
-    grain = GRAIN_MOVES // (count * tile.lanes)
-    writer.add(weight_gradient_module(tile).step(COMBINE, arguments, tasks, grain))
 
 
 # -- by the bias -----------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """Correlation kernels: the direct implicit matrix product behind forward and backward convolution.
 
 For each image, ``out[row, position] = bias[row] + sum over taps of weight[row, tap] *
-source[position + offset[tap]]``.  A *tap* is a pair of input channel and place in the kernel window;
-its offset comes from a table, so the patches of the image are never copied out.  Neighbouring
-positions of one output row are the lanes of a vector, which the layout of the source makes
-contiguous: padding is written out and, for a stride s, a plane is stored as s phases (columns 0, s,
-2s …, then 1, s + 1 …).  Each output element is one chain of additions in the order of the taps.
+source[position + offset[tap]]``.  A *tap* is a pair of input channel and place in the kernel
+window; its offset comes from a table, so the patches of the image are never copied out.
+Neighbouring positions of one output row are the lanes of a vector, which the layout of the source
+makes contiguous: padding is written out and, for a stride s, a plane is stored as s phases (columns
+0, s, 2s …, then 1, s + 1 …).  Each output element is one chain of additions in the order of the
+taps.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def _tile_name(rows: int, vectors: int) -> str:
 
 
 def _tile_function(tile: TileShape, rows: int, vectors: int) -> tuple[str, Builder]:
-    """``rows`` outputs at ``vectors`` groups of positions; group j has its own source and target."""
+    """``rows`` outputs at ``vectors`` groups of positions, each with its own source and target."""
     builder = Builder()
     packed, offsets, bias = Var(PTR, "%packed"), Var(PTR, "%offsets"), Var(PTR, "%bias")
     sources = [Var(PTR, f"%source{j}") for j in range(vectors)]
@@ -190,16 +191,16 @@ def _correlate(tile: TileShape) -> tuple[str, Builder]:
     words = read_words(builder, CORRELATE_WORDS, _POINTERS)
 
     def run_task(task: Var, _: list[Var]) -> None:
-        chunk, rest = _split(builder, task, words["chunks"])
-        block, rest = _split(builder, rest, words["panel_blocks"])
-        group, image = _split(builder, rest, words["groups"])
-        source = _advance(builder, tile, words["source"], image, words["image_stride"])
-        source = _advance(builder, tile, source, group, words["group_stride"])
+        chunk, rest = split_number(builder, task, words["chunks"])
+        block, rest = split_number(builder, rest, words["panel_blocks"])
+        group, image = split_number(builder, rest, words["groups"])
+        source = advance(builder, tile, words["source"], image, words["image_stride"])
+        source = advance(builder, tile, source, group, words["group_stride"])
         first_row = builder.mul(group, words["rows"])
-        out = _advance(builder, tile, words["out"], image, words["out_image"])
-        out = _advance(builder, tile, out, first_row, words["out_channel"])
-        packed = _advance(builder, tile, words["packed"], first_row, words["taps"])
-        bias = _advance(builder, tile, words["bias"], first_row, words["bias_step"])
+        out = advance(builder, tile, words["out"], image, words["out_image"])
+        out = advance(builder, tile, out, first_row, words["out_channel"])
+        packed = advance(builder, tile, words["packed"], first_row, words["taps"])
+        bias = advance(builder, tile, words["bias"], first_row, words["bias_step"])
         first_panel = builder.mul(block, words["panels_per_block"])
         last_panel = builder.min(
             builder.add(first_panel, words["panels_per_block"]), words["panels"]
@@ -233,7 +234,7 @@ def _chunk_places(
 ) -> list[tuple[Var, Var, Var]]:
     """(source, out, count of columns) of the groups of a chunk; past the last group, count 0."""
     number = builder.mul(chunk, vectors)
-    column_group, row = _split(builder, number, words["column_groups"])
+    column_group, row = split_number(builder, number, words["column_groups"])
     places = []
     for j in range(vectors):
         start = builder.mul(column_group, tile.lanes)
@@ -268,10 +269,10 @@ def _run_panel(
     rows = builder.sub(panel_start(builder, after, words["height"], words["tall_panels"]), first)
     shift = builder.mul(first, words["out_channel"])
     arguments = [
-        _advance(builder, tile, packed, first, words["taps"]),
+        advance(builder, tile, packed, first, words["taps"]),
         words["tap_offsets"],
         words["taps"],
-        _advance(builder, tile, bias, first, words["bias_step"]),
+        advance(builder, tile, bias, first, words["bias_step"]),
         words["bias_step"],
         words["out_channel"],
     ]
@@ -287,13 +288,13 @@ def _run_panel(
     builder.switch(rows, {height: functools.partial(call, height) for height in heights})
 
 
-def _split(builder: Builder, number: Var, size: Var) -> tuple[Var, Var]:
+def split_number(builder: Builder, number: Var, size: Var) -> tuple[Var, Var]:
     """Remainder and quotient of ``number`` by ``size``."""
     quotient = builder.div(number, size)
     return builder.sub(number, builder.mul(quotient, size)), quotient
 
 
-def _advance(builder: Builder, tile: TileShape, pointer: Var, count: Var, stride: Var) -> Var:
+def advance(builder: Builder, tile: TileShape, pointer: Var, count: Var, stride: Var) -> Var:
     return builder.gep(tile.element, pointer, builder.mul(count, stride))
 
 
@@ -305,26 +306,24 @@ def _pack(tile: TileShape) -> tuple[str, Builder]:
     words = read_words(builder, PACK_WORDS, _POINTERS)
 
     def pack_panel(task: Var, _: list[Var]) -> None:
-        panel, group = _split(builder, task, words["panels"])
+        panel, group = split_number(builder, task, words["panels"])
         first = panel_start(builder, panel, words["height"], words["tall_panels"])
-        after = panel_start(
-            builder, builder.add(panel, 1), words["height"], words["tall_panels"]
-        )
+        after = panel_start(builder, builder.add(panel, 1), words["height"], words["tall_panels"])
         rows = builder.sub(after, first)
-        weight = _advance(builder, tile, words["weight"], group, words["group_stride"])
-        weight = _advance(builder, tile, weight, first, words["row_stride"])
+        weight = advance(builder, tile, words["weight"], group, words["group_stride"])
+        weight = advance(builder, tile, weight, first, words["row_stride"])
         row_number = builder.add(builder.mul(group, words["rows"]), first)
-        packed = _advance(builder, tile, words["packed"], row_number, words["taps"])
+        packed = advance(builder, tile, words["packed"], row_number, words["taps"])
 
         def pack_row(row: Var, _: list[Var]) -> None:
-            source = _advance(builder, tile, weight, row, words["row_stride"])
+            source = advance(builder, tile, weight, row, words["row_stride"])
             target = builder.gep(tile.element, packed, row)
 
             def pack_tap(tap: Var, _: list[Var]) -> None:
                 place = builder.load(I64, builder.gep(I64, words["tap_table"], tap), 8)
                 address = builder.gep(tile.element, source, place)
                 value = builder.load(tile.element, address, tile.size)
-                builder.store(value, _advance(builder, tile, target, tap, rows), tile.size)
+                builder.store(value, advance(builder, tile, target, tap, rows), tile.size)
 
             builder.loop(0, words["taps"], 1, [], pack_tap)
 
@@ -335,6 +334,7 @@ def _pack(tile: TileShape) -> tuple[str, Builder]:
 
 
 # -- the padded source -----------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -357,14 +357,14 @@ def _pad(tile: TileShape, name: str, copy_row: RowCopier) -> tuple[str, Builder]
     padded_plane = builder.mul(phase_size, words["phases"])
 
     def pad_row(task: Var, _: list[Var]) -> None:
-        row, plane = _split(builder, task, words["padded_rows"])
+        row, plane = split_number(builder, task, words["padded_rows"])
         source_row = builder.sub(builder.mul(row, words["row_step"]), words["top"])
         inside = builder.compare("ult", source_row, words["source_rows"])
         source_row = builder.select(inside, source_row, 0)
-        source = _advance(builder, tile, words["source"], plane, memory_plane)
-        source = _advance(builder, tile, source, source_row, words["source_columns"])
-        target = _advance(builder, tile, words["padded"], plane, padded_plane)
-        target = _advance(builder, tile, target, row, words["phase_columns"])
+        source = advance(builder, tile, words["source"], plane, memory_plane)
+        source = advance(builder, tile, source, source_row, words["source_columns"])
+        target = advance(builder, tile, words["padded"], plane, padded_plane)
+        target = advance(builder, tile, target, row, words["phase_columns"])
         valid = builder.select(inside, words["source_columns"], 0)
         copy_row(builder, tile, words, _Row(source, valid, target, phase_size))
 
@@ -372,9 +372,7 @@ def _pad(tile: TileShape, name: str, copy_row: RowCopier) -> tuple[str, Builder]
     return builder.function(name, KERNEL_PARAMETERS), builder
 
 
-def _load_columns(
-    builder: Builder, tile: TileShape, source: Var, column: Var, valid: Var
-) -> Var:
+def _load_columns(builder: Builder, tile: TileShape, source: Var, column: Var, valid: Var) -> Var:
     """The source's columns from ``column`` on, zero where it has none (also before 0)."""
     inside = builder.compare(
         "ult", _lane_columns(builder, tile, column), _narrow(builder, tile, valid)
@@ -414,11 +412,11 @@ def _for_phases(
     row: _Row,
     body: Callable[[Var, Var], None],
 ) -> None:
-    """``body(target, shift)``: column j of the phase is the source's ``j * column_step + shift``."""
+    """``body(target, shift)``: column j of a phase is the source's ``j * column_step + shift``."""
 
     def run_phase(phase: Var, _: list[Var]) -> None:
         shift = builder.sub(builder.mul(phase, words["phase_step"]), words["left"])
-        body(_advance(builder, tile, row.target, phase, row.phase_size), shift)
+        body(advance(builder, tile, row.target, phase, row.phase_size), shift)
 
     builder.loop(0, words["phases"], 1, [], run_phase)
 
@@ -487,11 +485,11 @@ def _arrange(tile: TileShape) -> tuple[str, Builder]:
     columns = words["columns"]
 
     def arrange_row(task: Var, _: list[Var]) -> None:
-        row, plane = _split(builder, task, words["rows"])
-        source = _advance(builder, tile, words["source"], plane, words["source_plane"])
+        row, plane = split_number(builder, task, words["rows"])
+        source = advance(builder, tile, words["source"], plane, words["source_plane"])
         start = builder.load(I64, builder.gep(I64, words["row_table"], row), 8)
         source = builder.gep(tile.element, source, start)
-        target = _advance(builder, tile, words["target"], task, columns)
+        target = advance(builder, tile, words["target"], task, columns)
 
         def arrange(column: Var) -> None:
             table = builder.gep("i32", words["column_table"], column)

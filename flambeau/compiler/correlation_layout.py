@@ -1,4 +1,4 @@
-"""How a correlation's source lies in memory, so that neighbouring positions are neighbours there."""
+"""How a correlation's source lies in memory, so that neighbouring positions are neighbours."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from flambeau.compiler.builder import (
     lanes,
     module,
 )
+from flambeau.compiler.correlation import advance, split_number
 from flambeau.compiler.gemm_micro import TileShape, multiply_add
 from flambeau.compiler.gemm_pack import panel_start, read_words
 from flambeau.compiler.library_plan import KernelModule
@@ -93,9 +94,7 @@ _TILE_WORDS = (
 _TILE_PARAMETERS = "ptr %grad, ptr %source, ptr %tap_offsets, ptr %target, " + ", ".join(
     f"i64 %{name}" for name in _TILE_WORDS
 )
-_FINISH_PARAMETERS = (
-    "ptr %sums, ptr %target, i64 %rows, i64 %columns, i64 %stride, i64 %accumulate"
-)
+_FINISH_PARAMETERS = "ptr %sums, ptr %target, i64 %rows, i64 %columns, i64 %stride, i64 %accumulate"
 
 
 def _tile_name(rows: int, taps: int) -> str:
@@ -108,8 +107,7 @@ def _tile_function(tile: TileShape, rows: int, taps: int) -> tuple[str, Builder]
     word = {name: Var(I64, f"%{name}") for name in _TILE_WORDS}
     stack = builder.emit(PTR, f"alloca [{rows * taps} x {tile.vector}], align 64")
     offsets = [
-        builder.load(I64, builder.gep(I64, Var(PTR, "%tap_offsets"), tap), 8)
-        for tap in range(taps)
+        builder.load(I64, builder.gep(I64, Var(PTR, "%tap_offsets"), tap), 8) for tap in range(taps)
     ]
 
     def add_row(grad: Var, source: Var, sums: list[Var]) -> list[Var]:
@@ -211,21 +209,21 @@ def _contract(tile: TileShape) -> tuple[str, Builder]:
     words = read_words(builder, CONTRACT_WORDS, _POINTERS)
 
     def run_task(task: Var, _: list[Var]) -> None:
-        tap_panel, rest = _split(builder, task, words["tap_panels"])
-        row_panel, rest = _split(builder, rest, words["row_panels"])
-        group, part = _split(builder, rest, words["groups"])
+        tap_panel, rest = split_number(builder, task, words["tap_panels"])
+        row_panel, rest = split_number(builder, rest, words["row_panels"])
+        group, part = split_number(builder, rest, words["groups"])
         first_row, rows = _panel(builder, words, row_panel, "row")
         first_tap, taps = _panel(builder, words, tap_panel, "tap")
         first_image = builder.mul(part, words["part_images"])
         images = builder.min(words["part_images"], builder.sub(words["images"], first_image))
         channel = builder.add(builder.mul(group, words["filters"]), first_row)
 
-        grad = _advance(builder, tile, words["grad"], first_image, words["grad_image"])
-        grad = _advance(builder, tile, grad, channel, words["grad_channel"])
-        source = _advance(builder, tile, words["source"], first_image, words["source_image"])
-        source = _advance(builder, tile, source, group, words["source_group"])
-        target = _advance(builder, tile, words["target"], part, words["part_stride"])
-        target = _advance(builder, tile, target, channel, words["taps"])
+        grad = advance(builder, tile, words["grad"], first_image, words["grad_image"])
+        grad = advance(builder, tile, grad, channel, words["grad_channel"])
+        source = advance(builder, tile, words["source"], first_image, words["source_image"])
+        source = advance(builder, tile, source, group, words["source_group"])
+        target = advance(builder, tile, words["target"], part, words["part_stride"])
+        target = advance(builder, tile, target, channel, words["taps"])
         arguments = [
             grad,
             source,
@@ -262,16 +260,6 @@ def _panel(builder: Builder, words: dict[str, Var], panel: Var, kind: str) -> tu
     return first, builder.sub(after, first)
 
 
-def _split(builder: Builder, number: Var, size: Var) -> tuple[Var, Var]:
-    """Remainder and quotient of ``number`` by ``size``."""
-    quotient = builder.div(number, size)
-    return builder.sub(number, builder.mul(quotient, size)), quotient
-
-
-def _advance(builder: Builder, tile: TileShape, pointer: Var, count: Var, stride: Var) -> Var:
-    return builder.gep(tile.element, pointer, builder.mul(count, stride))
-
-
 # -- sums of parts and of planes -------------------------------------------------------------------
 
 
@@ -285,7 +273,7 @@ def _combine(tile: TileShape) -> tuple[str, Builder]:
         start = builder.gep(tile.element, words["parts"], first)
 
         def load_part(part: Var) -> Var:
-            address = _advance(builder, tile, start, part, words["elements"])
+            address = advance(builder, tile, start, part, words["elements"])
             return builder.masked_load(tile.vector, address, mask, tile.size)
 
         _, (total,) = builder.loop(
@@ -308,13 +296,13 @@ def _bias_sum(tile: TileShape) -> tuple[str, Builder]:
     image_stride = builder.mul(words["channels"], words["plane"])
 
     def sum_channel(task: Var, _: list[Var]) -> None:
-        channel, part = _split(builder, task, words["channels"])
+        channel, part = split_number(builder, task, words["channels"])
         first_image = builder.mul(part, words["part_images"])
         stop = builder.min(builder.add(first_image, words["part_images"]), words["images"])
-        start = _advance(builder, tile, words["grad"], channel, words["plane"])
+        start = advance(builder, tile, words["grad"], channel, words["plane"])
 
         def add_plane(image: Var, sums: list[Var]) -> list[Var]:
-            plane = _advance(builder, tile, start, image, image_stride)
+            plane = advance(builder, tile, start, image, image_stride)
             return _sum_plane(builder, tile, plane, words["plane"], sums)
 
         zeros = [builder.zero(tile.vector)] * CHAINS
