@@ -1,0 +1,49 @@
+"""AdamW: Adam whose weight decay shrinks the parameter and stays out of the moments."""
+
+from typing import Any
+
+from flambeau.optim.adam import Adam
+from flambeau.optim.optimizer import ParamsT
+from flambeau.tensor import Tensor
+
+__all__ = ["AdamW"]
+
+
+class AdamW(Adam):
+    """`Adam` with decoupled weight decay, 0.01 by default."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=True,
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # Checkpoints from before the option existed lack it; AdamW always decouples.
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True
