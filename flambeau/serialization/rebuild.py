@@ -212,7 +212,7 @@ def _reduce_plain(tensor: Tensor) -> tuple[Any, tuple[Any, ...]]:
     layout: Layout = tensor._layout
     shape = tuple(layout.shape)
     # Interned layouts share these tuples; new ones keep the pickle's memo as PyTorch writes it.
-    strides = tuple(list(layout.strides))
+    strides = (*layout.strides,)
     if layout.device.type == "meta":
         arguments = (layout.dtype, shape, strides, tensor.requires_grad)
         return rebuild_meta_tensor_no_storage, arguments
