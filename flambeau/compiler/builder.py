@@ -288,6 +288,11 @@ class Builder:
             name, type_, addresses, Var("i32", str(align)), mask, self.zero(type_)
         )
 
+    def prefetch(self, pointer: Var, *, write: bool = False) -> None:
+        """Asks for a cache line; any address is harmless."""
+        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.do(f"call void @llvm.prefetch.p0({pointer}, i32 {int(write)}, i32 3, i32 1)")
+
     def argument(self, block: Var, index: int, type_: str = I64) -> Var:
         """Word ``index`` of an argument block of 8-byte words."""
         return self.load(type_, self.gep(I64, block, index), 8)

@@ -7,7 +7,7 @@ strides, the micro kernel then reads one dense stream, and half precision arrive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flambeau.compiler.builder import (
     ARGS,
@@ -24,12 +24,14 @@ from flambeau.compiler.gemm_micro import Procedure, TileShape
 
 PACK = "gemm_pack"
 
+# k is packed in blocks of ``block`` (the last may be shorter), each block panel by panel: a panel
+# lies at ``k0 * padded_extent + start * length of the block`` for the block that starts at k0.
 # Panel p begins at row ``p * height - max(0, p - tall_panels)``: the first ``tall_panels`` panels
 # have ``height`` rows, the others one less.  ``width`` 0 means a panel as wide as its rows (A);
 # otherwise panels have that width, the last one with columns that nobody reads (B).
 PACK_WORDS = (
-    "source", "source_batch", "stride_k", "stride_x", "extent", "k",
-    "target", "target_batch", "height", "tall_panels", "panels", "width",
+    "source", "source_batch", "stride_k", "stride_x", "extent", "k", "block", "blocks",
+    "target", "target_batch", "padded_extent", "height", "tall_panels", "panels", "width",
 )  # fmt: skip
 
 PACK_PANEL = Procedure(
@@ -46,10 +48,32 @@ def read_words(builder: Builder, words: Sequence[str], pointers: Sequence[str]) 
     }
 
 
+def divide(builder: Builder, number: Var, divisor: Var) -> tuple[Var, Var]:
+    """Quotient and remainder of numbers that are not negative."""
+    quotient = builder.div(number, divisor)
+    return quotient, builder.sub(number, builder.mul(quotient, divisor))
+
+
+def dot(builder: Builder, *products: tuple[Var, Var]) -> Var:
+    """The sum of products: an offset from indices and strides."""
+    total = builder.mul(*products[0])
+    for pair in products[1:]:
+        total = builder.add(total, builder.mul(*pair))
+    return total
+
+
 def panel_start(builder: Builder, panel: Var, height: Var, tall_panels: Var) -> Var:
     """The first row of a panel (see `PACK_WORDS`)."""
     shorter = builder.max(builder.sub(panel, tall_panels), 0)
     return builder.sub(builder.mul(panel, height), shorter)
+
+
+def panel_extent(builder: Builder, panel: Var, words: Mapping[str, Var]) -> tuple[Var, Var]:
+    """A panel's first row and its height, from the words ``height`` and ``tall_panels``."""
+    height, tall_panels = words["height"], words["tall_panels"]
+    start = panel_start(builder, panel, height, tall_panels)
+    following = panel_start(builder, builder.add(panel, 1), height, tall_panels)
+    return start, builder.sub(following, start)
 
 
 def load_widened(
@@ -236,24 +260,29 @@ class PanelPacker:
 
 
 def pack_kernel(tile: TileShape) -> tuple[str, Builder]:
-    """``gemm_pack``: one task packs one panel of one batch entry."""
+    """``gemm_pack``: one task packs one panel of one block of k of one batch entry."""
     builder = Builder()
     words = read_words(builder, PACK_WORDS, ("source", "target"))
     fixed = builder.compare("ne", words["width"], 0)
 
     def task(number: Var, _: list[Var]) -> None:
-        batch = builder.div(number, words["panels"])
-        panel = builder.sub(number, builder.mul(batch, words["panels"]))
-        start = panel_start(builder, panel, words["height"], words["tall_panels"])
-        following = panel_start(
-            builder, builder.add(panel, 1), words["height"], words["tall_panels"]
+        row, panel = divide(builder, number, words["panels"])
+        batch, block = divide(builder, row, words["blocks"])
+        first_k = builder.mul(block, words["block"])
+        k = builder.min(builder.sub(words["k"], first_k), words["block"])
+        start, height = panel_extent(builder, panel, words)
+        valid = builder.min(height, builder.sub(words["extent"], start))
+        source = dot(
+            builder,
+            (batch, words["source_batch"]),
+            (first_k, words["stride_k"]),
+            (start, words["stride_x"]),
         )
-        valid = builder.sub(builder.min(following, words["extent"]), start)
-        source = builder.add(
-            builder.mul(batch, words["source_batch"]), builder.mul(start, words["stride_x"])
-        )
-        target = builder.add(
-            builder.mul(batch, words["target_batch"]), builder.mul(start, words["k"])
+        target = dot(
+            builder,
+            (batch, words["target_batch"]),
+            (first_k, words["padded_extent"]),
+            (start, k),
         )
         PACK_PANEL.call(
             builder,
@@ -264,7 +293,7 @@ def pack_kernel(tile: TileShape) -> tuple[str, Builder]:
                 "valid": valid,
                 "target": builder.gep(tile.element, words["target"], target),
                 "width": builder.select(fixed, words["width"], valid),
-                "k": words["k"],
+                "k": k,
             },
         )
 

@@ -24,8 +24,10 @@ from flambeau.compiler.gemm_micro import Procedure, TileShape, call_micro_kernel
 from flambeau.compiler.gemm_pack import (
     PACK_PANEL,
     choose,
+    divide,
+    dot,
     load_widened,
-    panel_start,
+    panel_extent,
     read_words,
     store_narrowed,
 )
@@ -36,13 +38,15 @@ MULTIPLY, SMALL = "gemm_multiply", "gemm_small"
 FINISH_WORDS = ("accumulate", "bias", "bias_kind", "activation")
 NO_BIAS, BIAS_PER_COLUMN, ONE_BIAS = 0, 1, 2
 
-# A tile lies at ``a + batch * a_batch + row * a_panel`` in A, in B likewise by its column.  Columns
-# from ``edge_start`` on come from the packed panel ``edge``, for whole vectors of them cannot be
-# read from B itself.  A task's block is ``rows_per_task`` x ``columns_per_task`` panels.
+# A panel of A lies at ``a + batch * a_batch + k0 * a_block + row * a_panel`` for the block of k that
+# starts at k0 (packed: the block's length for ``a_panel``); one of B likewise, by its column.
+# Columns from ``edge_start`` on come from the packed panel ``edge``, for whole vectors of them
+# cannot be read from B itself.  A task is ``rows_per_task`` x ``columns_per_task`` panels.
 MULTIPLY_WORDS = (
-    "a", "a_batch", "a_panel", "a_row", "a_k", "a_packed",
-    "b", "b_batch", "b_panel", "b_k", "edge", "edge_batch", "edge_start",
-    "c", "c_batch", "c_row", "c_col", "n", "k",
+    "a", "a_batch", "a_block", "a_panel", "a_row", "a_k", "a_packed",
+    "b", "b_batch", "b_block", "b_panel", "b_k", "b_packed",
+    "edge", "edge_batch", "edge_start",
+    "c", "c_batch", "c_row", "c_col", "n", "k", "block", "blocks",
     "height", "tall_panels", "row_panels", "column_panels",
     "rows_per_task", "columns_per_task", "row_tasks", "column_tasks", *FINISH_WORDS,
 )  # fmt: skip
@@ -249,66 +253,93 @@ class MultiplyKernel:
         return builder.function(MULTIPLY, KERNEL_PARAMETERS)
 
     def task(self, number: Var, _: list[Var]) -> None:
-        """Panels of B outside, panels of A inside: one of B stays in the cache meanwhile."""
+        """Blocks of k outside, so that the task's part of C stays in the cache."""
         builder, words = self.builder, self.words
-        blocks, column_block = self.divide(number, words["column_tasks"])
-        self.batch, row_block = self.divide(blocks, words["row_tasks"])
-        self.row_range = self.block(row_block, words["rows_per_task"], words["row_panels"])
-        columns = self.block(column_block, words["columns_per_task"], words["column_panels"])
-        builder.loop(*columns, 1, [], self.column_panel)
+        rest, column_block = divide(builder, number, words["column_tasks"])
+        self.batch, row_block = divide(builder, rest, words["row_tasks"])
+        self.rows = self.range(row_block, words["rows_per_task"], words["row_panels"])
+        columns = self.range(column_block, words["columns_per_task"], words["column_panels"])
 
-    def divide(self, number: Var, count: Var) -> tuple[Var, Var]:
-        builder = self.builder
-        quotient = builder.div(number, count)
-        return quotient, builder.sub(number, builder.mul(quotient, count))
+        def block(index: Var, _: list[Var]) -> None:
+            self.enter_block(index)
+            builder.loop(*columns, 1, [], self.column_panel)
 
-    def block(self, number: Var, size: Var, limit: Var) -> tuple[Var, Var]:
+        builder.loop(0, words["blocks"], 1, [], block)
+
+    def range(self, index: Var, size: Var, limit: Var) -> tuple[Var, Var]:
         builder = self.builder
-        start = builder.mul(number, size)
+        start = builder.mul(index, size)
         return start, builder.min(builder.add(start, size), limit)
 
-    def address(self, name: str, position: Var, step: Var) -> Var:
-        """The operand moved by ``position * step`` elements within the task's batch entry."""
+    def enter_block(self, index: Var) -> None:
+        """Sets the operands' addresses, and what is done to C, for one block of k."""
         builder, words = self.builder, self.words
-        element = self.tile.stored if name == "c" else self.tile.element
-        offset = builder.add(
-            builder.mul(self.batch, words[f"{name}_batch"]), builder.mul(position, step)
-        )
-        return builder.gep(element, words[name], offset)
+        first_k = builder.mul(index, words["block"])
+        k = builder.min(builder.sub(words["k"], first_k), words["block"])
+        is_first = builder.compare("eq", index, 0)
+        is_last = builder.compare("eq", builder.add(index, 1), words["blocks"])
+        self.state = {
+            "k": k,
+            "accumulate": builder.select(is_first, words["accumulate"], 1),
+            "bias_kind": builder.select(is_last, words["bias_kind"], NO_BIAS),
+            "activation": builder.select(is_last, words["activation"], 0),
+        }
+        for name in ("a", "b"):
+            packed = builder.compare("ne", words[f"{name}_packed"], 0)
+            self.state[f"{name}_panel"] = builder.select(packed, k, words[f"{name}_panel"])
+            offset = dot(
+                builder,
+                (self.batch, words[f"{name}_batch"]),
+                (first_k, words[f"{name}_block"]),
+            )
+            self.state[name] = builder.gep(self.tile.element, words[name], offset)
+        width = builder.constant(self.tile.columns)
+        offset = dot(builder, (self.batch, words["edge_batch"]), (first_k, width))
+        self.state["edge"] = builder.gep(self.tile.element, words["edge"], offset)
+        offset = builder.mul(self.batch, words["c_batch"])
+        self.state["c"] = builder.gep(self.tile.stored, words["c"], offset)
 
     def column_panel(self, panel: Var, _: list[Var]) -> None:
-        builder, words, tile = self.builder, self.words, self.tile
+        """The tiles of one panel of B: it stays in the nearest cache meanwhile."""
+        builder, words, tile, state = self.builder, self.words, self.tile, self.state
         column = builder.mul(panel, tile.columns)
         at_edge = builder.compare("sge", column, words["edge_start"])
-        edge = self.address("edge", builder.constant(0), builder.constant(0))
-        inner = self.address("b", column, words["b_panel"])
-        shared = dict(words) | {
-            "b": builder.select(at_edge, edge, inner),
+        inner = builder.gep(tile.element, state["b"], builder.mul(column, state["b_panel"]))
+        packed = builder.compare("ne", words["a_packed"], 0)
+        shared = words | state
+        shared |= {
+            "b": builder.select(at_edge, state["edge"], inner),
             "b_k": builder.select(at_edge, builder.constant(tile.columns), words["b_k"]),
             "columns": builder.min(builder.sub(words["n"], column), tile.columns),
+            "bias": move_bias(builder, tile, words, column),
         }
-        shared["bias"] = move_bias(builder, tile, words, column)
 
         def row_panel(row: Var, _: list[Var]) -> None:
-            start = panel_start(builder, row, words["height"], words["tall_panels"])
-            following = panel_start(
-                builder, builder.add(row, 1), words["height"], words["tall_panels"]
-            )
-            height = builder.sub(following, start)
-            packed = builder.compare("ne", words["a_packed"], 0)
-            c = self.address("c", start, words["c_row"])
-            TILE.call(
-                builder,
-                shared
-                | {
-                    "a": self.address("a", start, words["a_panel"]),
-                    "a_k": builder.select(packed, height, words["a_k"]),
-                    "c": builder.gep(tile.stored, c, builder.mul(column, words["c_col"])),
-                    "rows": height,
-                },
-            )
+            start, height = panel_extent(builder, row, words)
+            offset = dot(builder, (start, words["c_row"]), (column, words["c_col"]))
+            c = builder.gep(tile.stored, state["c"], offset)
+            self.prefetch(c, height)
+            a_offset = builder.mul(start, state["a_panel"])
+            tile_words = {
+                "a": builder.gep(tile.element, state["a"], a_offset),
+                "a_k": builder.select(packed, height, words["a_k"]),
+                "c": c,
+                "rows": height,
+            }
+            TILE.call(builder, shared | tile_words)
 
-        builder.loop(*self.row_range, 1, [], row_panel)
+        builder.loop(*self.rows, 1, [], row_panel)
+
+    def prefetch(self, c: Var, height: Var) -> None:
+        """Asks for a tile of C while it is computed: its rows lie on as many pages of memory."""
+        builder, tile = self.builder, self.tile
+
+        def row(_: Var, state: list[Var]) -> list[Var]:
+            for i in range(tile.vectors):
+                builder.prefetch(builder.gep(tile.stored, state[0], i * tile.lanes), write=True)
+            return [builder.gep(tile.stored, state[0], self.words["c_row"])]
+
+        builder.loop(0, height, 1, [c], row)
 
 
 def move_bias(builder: Builder, tile: TileShape, words: dict[str, Var], column: Var) -> Var:
@@ -349,13 +380,8 @@ class SmallKernel:
         shared["bias"] = move_bias(builder, tile, words, column)
 
         def row_panel(row: Var, _: list[Var]) -> None:
-            start = panel_start(builder, row, words["height"], words["tall_panels"])
-            following = panel_start(
-                builder, builder.add(row, 1), words["height"], words["tall_panels"]
-            )
-            c_offset = builder.add(
-                builder.mul(start, words["c_row"]), builder.mul(column, words["c_col"])
-            )
+            start, height = panel_extent(builder, row, words)
+            c_offset = dot(builder, (start, words["c_row"]), (column, words["c_col"]))
             a_offset = builder.mul(start, words["a_row"])
             TILE.call(
                 builder,
@@ -363,7 +389,7 @@ class SmallKernel:
                 | {
                     "a": builder.gep(tile.stored, self.start["a"], a_offset),
                     "c": builder.gep(tile.stored, self.start["c"], c_offset),
-                    "rows": builder.sub(following, start),
+                    "rows": height,
                 },
             )
 
