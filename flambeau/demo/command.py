@@ -66,7 +66,11 @@ def main(arguments: list[str]) -> int:
     except (DataError, OSError) as error:
         print(f"flambeau demo: {error}", file=sys.stderr)
         return 1
-    run(digits, epochs, options.seed, options.out)
+    try:
+        run(digits, epochs, options.seed, options.out)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
     return 0
 
 
