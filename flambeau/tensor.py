@@ -6,6 +6,7 @@ its fields, the attributes that read them, and Python's protocols.
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flambeau.autograd.graph import Node, RemovableHandle, grad_mode
@@ -303,7 +304,7 @@ class Tensor(metaclass=TensorMeta):
         if node is not None:
             if node.metadata is None:
                 node.metadata = {}
-            node.metadata.setdefault("tensors", {})[self._output_nr] = self._hooks, self
+            node.metadata.setdefault("tensors", {})[self._output_nr] = self._hooks, weakref.ref(self)
 
     # -- Python's protocols --------------------------------------------------------------------
 

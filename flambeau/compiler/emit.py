@@ -277,11 +277,14 @@ def horizontal(b: Builder, accumulator: list[Var], step: Callable[..., list[Var]
     """All lanes combined into one by halving: the same tree for every length of the loop."""
     width = lanes(accumulator[0].type)
     while width > 1:
-        half = width // 2
-        low = [b.shuffle(a, a, range(half)) for a in accumulator]
-        high = [b.shuffle(a, a, range(half, width)) for a in accumulator]
+        width //= 2
+        low = [_lanes(b, a, 0, width) for a in accumulator]
+        high = [_lanes(b, a, width, width) for a in accumulator]
         accumulator = step(low, high)
-        width = half
-        if width == 1:
-            accumulator = [b.extract(a, 0) if lanes(a.type) > 1 else a for a in accumulator]
     return accumulator
+
+
+def _lanes(b: Builder, a: Var, first: int, count: int) -> Var:
+    if count == 1:
+        return b.extract(a, first)
+    return b.shuffle(a, a, range(first, first + count))

@@ -399,7 +399,6 @@ class ReductionOperator(_FreshOperator):
         self.finish = finish
         self.empty_ok = empty_ok
         self.names = [p.name for p in schema.parameters]
-        self.defaults = {p.name: p.default for p in schema.parameters}
 
     def compute(self, values: list[Any]) -> Any:
         arguments = dict(zip(self.names, values, strict=True))

@@ -29,6 +29,9 @@ from flambeau.tensor import Tensor
 
 OPERATORS: dict[str, Operator] = {}
 
+# Set by autograd/engine.py, which lies above: evaluates a declared derivative.
+run_derivative: Callable[[Any, Any], Any]
+
 
 class Operator:
     """A declared operator; calling it is PyTorch's function of that name.
@@ -53,6 +56,8 @@ class Operator:
         self.__name__ = self.__qualname__ = self.name
         self.__doc__ = body.__doc__
         self.__module__ = "torch"
+        # What a call without further arguments, recorded by the short paths, stands for.
+        self.defaults = {p.name: p.default for p in schema.parameters}
         self.differentiable = True
         self.derivative_rule: Derivative | None = None
         self.sample_table: Callable[..., Any] | None = None
@@ -90,6 +95,10 @@ class Operator:
         self.sample_table = table
         return table
 
+    def backward(self, node: Any, grads: Any) -> Any:
+        """The inputs' gradients; what the autograd engine calls on every node's operator."""
+        return run_derivative(node, grads)
+
     @property
     def __signature__(self) -> inspect.Signature:
         parameters = []
@@ -111,8 +120,8 @@ class Derivative:
     """A derivative rule and where each of its parameters comes from.
 
     ``grad`` (or ``grad0``, ``grad1`` …) are the outputs' gradients, ``result`` (``result0`` …) the
-    outputs, ``needs`` the set of input names whose gradient is wanted; any other name is an
-    argument of the operator.
+    outputs, ``needs`` the set of input names whose gradient is wanted, ``self_layout`` the layout of
+    the input ``self`` (its contents are not kept); any other name is an argument of the operator.
     """
 
     def __init__(self, operator: Operator, rule: Callable[..., dict[str, Any]]) -> None:
@@ -132,6 +141,7 @@ class Derivative:
         self.list_name = next((p.name for p in operator.schema.parameters if p.kind == "Tensor[]"), None)
         for name in self.parameters:
             known = name in names or name == "needs" or name.rstrip("0123456789") in ("grad", "result")
+            known = known or name.removesuffix("_layout") in self.tensor_names
             assert known, f"{operator.name}: unknown parameter {name} of its derivative"
 
 

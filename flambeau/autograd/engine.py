@@ -1,0 +1,455 @@
+"""``backward()``: walking the graph from outputs to leaves.
+
+Nodes run in order of readiness, among ready ones the one recorded last first, as in PyTorch.  A
+node's derivative is tensor code; what it computes is recorded on the tape like everything else, so a
+gradient that nobody asks for is never computed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from flambeau.autograd.graph import Node, SavedResult, grad_mode
+from flambeau.core.layout import Layout
+from flambeau.ops import operator, view
+from flambeau.ops.creation import ones_like, zeros
+from flambeau.ops.declare import copy
+from flambeau.ops.pointwise import add
+from flambeau.ops.reduction import sum_to_shape
+from flambeau.tensor import Tensor
+
+_FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after "
+    "they have already been freed). Saved intermediate values of the graph are freed when you call "
+    ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
+    "graph a second time or if you need to access saved tensors after calling backward."
+)
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Adds the gradients of ``tensors`` to the leaves' ``grad``.
+
+    ``grad_tensors`` are the vectors of the vector-Jacobian product, one per tensor; None for a
+    scalar means 1.  With ``inputs`` only those leaves get gradients.
+    """
+    outputs = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+    seeds = _seeds(outputs, grad_tensors)
+    wanted: list[Tensor] | None = None
+    if inputs is not None:
+        wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        if not wanted:
+            raise RuntimeError("`inputs` argument to `backward` cannot be empty.")
+    keep = create_graph if retain_graph is None else retain_graph
+    _Walk(outputs, seeds, keep, create_graph, wanted, accumulate=True).run()
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    only_inputs: bool = True,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of ``outputs`` with respect to ``inputs``, which need not be leaves.
+
+    Raises RuntimeError where an input was not used and ``allow_unused`` is false.
+    """
+    outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    seeds = _seeds(outputs, grad_outputs)
+    for tensor in inputs:
+        if not tensor.requires_grad:
+            raise RuntimeError("One of the differentiated Tensors does not require grad")
+    keep = create_graph if retain_graph is None else retain_graph
+    walk = _Walk(outputs, seeds, keep, create_graph, list(inputs), accumulate=False)
+    walk.run()
+    found = [walk.captured.get(id(tensor)) for tensor in inputs]
+    if materialize_grads:
+        return tuple(
+            zeros(t.shape, dtype=t.dtype) if g is None else g for t, g in zip(inputs, found, strict=True)
+        )
+    if not allow_unused and any(g is None for g in found):
+        raise RuntimeError(
+            "One of the differentiated Tensors appears to not have been used in the graph. Set "
+            "allow_unused=True if this is the desired behavior."
+        )
+    return tuple(found)
+
+
+def _seeds(outputs: Sequence[Tensor], given: Any) -> list[Tensor]:
+    if given is None or isinstance(given, Tensor):
+        given = (given,) * len(outputs) if given is None else (given,)
+    if len(given) != len(outputs):
+        raise RuntimeError(
+            f"got {len(outputs)} tensors and {len(given)} gradients"
+        )
+    seeds = []
+    for k, (output, seed) in enumerate(zip(outputs, given, strict=True)):
+        if not output.requires_grad:
+            raise RuntimeError(
+                f"element {k} of tensors does not require grad and does not have a grad_fn"
+            )
+        if seed is None:
+            if output.numel() != 1:
+                raise RuntimeError("grad can be implicitly created only for scalar outputs")
+            seed = ones_like(output)
+        elif seed.shape != output.shape:
+            raise RuntimeError(
+                f"Mismatch in shape: grad_output[{k}] has a shape of {seed.shape} and output[{k}] "
+                f"has a shape of {output.shape}."
+            )
+        seeds.append(seed if seed._requires_grad else alias(seed))
+    return seeds
+
+
+class _Walk:
+    """One backward pass."""
+
+    def __init__(
+        self,
+        outputs: Sequence[Tensor],
+        seeds: Sequence[Tensor],
+        keep_graph: bool,
+        create_graph: bool,
+        wanted: list[Tensor] | None,
+        accumulate: bool,
+    ) -> None:
+        self.keep_graph = keep_graph
+        self.create_graph = create_graph
+        self.accumulate = accumulate
+        self.wanted = wanted
+        self.captured: dict[int, Tensor] = {}
+        self.wanted_leaves: set[int] | None = None
+        self.captures: dict[tuple[Node, int], Tensor] = {}
+        if wanted is not None:
+            self.wanted_leaves = {id(t) for t in wanted if t.grad_fn is None}
+            for t in wanted:
+                function = t.grad_fn
+                if function is not None:
+                    self.captures[function, t._output_nr] = t
+        # Gradients that wait: per node and output, and per leaf.
+        self.waiting: dict[Node, list[Tensor | None]] = {}
+        self.leaf_grads: dict[int, Tensor] = {}
+        self.leaves: dict[int, Tensor] = {}
+        self.roots: list[tuple[Any, int, Tensor]] = []
+        for output, seed in zip(outputs, seeds, strict=True):
+            self.roots.append((output.grad_fn or output, output._output_nr, seed))
+        self.pending = self._count_edges([root for root, _, _ in self.roots])
+        self.ready: list[tuple[int, int, Node]] = []
+
+    def _count_edges(self, roots: Sequence[Any]) -> dict[Any, int]:
+        """How many gradients each node and each leaf still waits for."""
+        pending: dict[Any, int] = {}
+        stack = [root for root in dict.fromkeys(roots) if isinstance(root, Node)]
+        seen = set(stack)
+        while stack:
+            for target in stack.pop().targets:
+                if target is None:
+                    continue
+                if isinstance(target, Node):
+                    pending[target] = pending.get(target, 0) + 1
+                    if target not in seen:
+                        seen.add(target)
+                        stack.append(target)
+                else:
+                    pending[id(target)] = pending.get(id(target), 0) + 1
+        return pending
+
+    def run(self) -> None:
+        previous = grad_mode.enabled
+        grad_mode.enabled = self.create_graph
+        try:
+            for root, number, seed in self.roots:
+                self._deliver(root, number, seed)
+                if isinstance(root, Node):
+                    if not self.pending.get(root):
+                        self._enqueue(root)
+                elif not self.pending.get(id(root)):
+                    self._finish_leaf(root)
+            while self.ready:
+                self._run_node(heapq.heappop(self.ready)[2])
+        finally:
+            grad_mode.enabled = previous
+
+    def _enqueue(self, node: Node) -> None:
+        entry = (-node.sequence, id(node), node)
+        if entry not in self.ready:
+            heapq.heappush(self.ready, entry)
+
+    def _deliver(self, target: Any, number: int, gradient: Tensor) -> None:
+        """Adds a gradient to what the target has."""
+        if isinstance(target, Node):
+            slots = self.waiting.get(target)
+            if slots is None:
+                slots = self.waiting[target] = [None] * len(target.output_layouts)
+            have = slots[number]
+            slots[number] = gradient if have is None else add(have, gradient)
+            return
+        key = id(target)
+        self.leaves[key] = target
+        have = self.leaf_grads.get(key)
+        self.leaf_grads[key] = gradient if have is None else add(have, gradient)
+
+    def _run_node(self, node: Node) -> None:
+        grads = self.waiting.pop(node, [None] * len(node.output_layouts))
+        grads = self._call_tensor_hooks(node, grads)
+        self._capture(node, grads)
+        if node.pre_hooks:
+            for hook in tuple(node.pre_hooks.values()):
+                replaced = hook(tuple(grads))
+                if replaced is not None:
+                    grads = list(replaced) if isinstance(replaced, tuple) else [replaced]
+        if all(g is None for g in grads):
+            results: Sequence[Any] = [None] * len(node.targets)
+        else:
+            results = node.operator.backward(node, grads)
+        if node.post_hooks:
+            results = self._call_post_hooks(node, results, grads)
+        if not self.keep_graph:
+            node.saved = None
+        numbers = node.numbers
+        for k, target in enumerate(node.targets):
+            if target is None:
+                continue
+            gradient = results[k]
+            number = 0 if numbers is None else numbers[k]
+            if gradient is not None:
+                gradient = fit_gradient(gradient, node, k)
+                self._deliver(target, number, gradient)
+            self._arrived(target)
+
+    def _arrived(self, target: Any) -> None:
+        key = target if isinstance(target, Node) else id(target)
+        self.pending[key] -= 1
+        if self.pending[key]:
+            return
+        if isinstance(target, Node):
+            self._enqueue(target)
+        else:
+            self._finish_leaf(target)
+
+    def _call_tensor_hooks(self, node: Node, grads: list[Any]) -> list[Any]:
+        if not node.metadata or "tensors" not in node.metadata:
+            return grads
+        for number, (hooks, reference) in node.metadata["tensors"].items():
+            gradient = grads[number]
+            if gradient is None:
+                continue
+            for hook in tuple(hooks.gradient.values()):
+                gradient = _hook_result(hook(gradient), gradient)
+            grads[number] = gradient
+            tensor = reference()
+            if hooks.retains_grad and tensor is not None:
+                have = tensor._grad
+                tensor._grad = alias(gradient) if have is None else add(have, gradient)
+        return grads
+
+    def _capture(self, node: Node, grads: Sequence[Any]) -> None:
+        """``grad()`` with respect to tensors that are not leaves."""
+        if not self.captures:
+            return
+        for number, gradient in enumerate(grads):
+            tensor = self.captures.get((node, number))
+            if tensor is None or gradient is None:
+                continue
+            self.captured[id(tensor)] = gradient
+            if self.accumulate:
+                have = tensor._grad
+                tensor._grad = gradient if have is None else add(have, gradient)
+
+    def _call_post_hooks(self, node: Node, results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
+        for hook in tuple(node.post_hooks.values()):
+            replaced = hook(tuple(results), tuple(grads))
+            if replaced is not None:
+                results = replaced if isinstance(replaced, tuple) else (replaced,)
+        return results
+
+    def _finish_leaf(self, leaf: Tensor) -> None:
+        gradient = self.leaf_grads.pop(id(leaf), None)
+        if gradient is None:
+            return
+        hooks = leaf._hooks
+        if hooks is not None:
+            for hook in tuple(hooks.gradient.values()):
+                gradient = _hook_result(hook(gradient), gradient)
+        if self.wanted_leaves is not None:
+            if id(leaf) not in self.wanted_leaves:
+                return
+            if not self.accumulate:
+                self.captured[id(leaf)] = gradient
+                return
+        accumulate(leaf, gradient, self.create_graph)
+        if hooks is not None:
+            for after in tuple(hooks.accumulated.values()):
+                after(leaf)
+
+
+def accumulate(leaf: Tensor, gradient: Tensor, create_graph: bool) -> None:
+    """``leaf.grad += gradient``; a first gradient that nobody else holds is taken as it is."""
+    have = leaf._grad
+    if have is None:
+        if not create_graph:
+            gradient = _own(gradient, leaf._layout)
+        leaf._grad = gradient
+    elif create_graph:
+        leaf._grad = add(have, gradient)
+    else:
+        add.record([have, gradient, 1], None, inplace=True)
+
+
+def _own(gradient: Tensor, layout: Layout) -> Tensor:
+    """A gradient laid out as the leaf is, in memory of its own.
+
+    One whose storage nobody else refers to is taken; references are counted as in PyTorch.
+    """
+    storage, mine = gradient._storage, gradient._layout
+    unshared = 3 + (storage.tape is not None)  # this name, the tensor, the argument; the tape
+    if mine.strides == layout.strides and mine.offset == 0 and gradient._grad_fn is None:
+        if sys.getrefcount(storage) <= unshared:
+            return Tensor._from_storage(storage, mine)
+    return copy(gradient)
+
+
+def alias(tensor: Tensor) -> Tensor:
+    """Another tensor object over the same memory, so that its owner's claim can be counted."""
+    return Tensor._from_storage(tensor._storage, tensor._layout)
+
+
+def _hook_result(returned: Any, gradient: Tensor) -> Tensor:
+    if returned is None:
+        return gradient
+    if not isinstance(returned, Tensor):
+        raise TypeError(
+            f"hook should return None or a Tensor, not {type(returned).__name__}"
+        )
+    return returned
+
+
+def fit_gradient(gradient: Tensor, node: Node, k: int) -> Tensor:
+    """The gradient in its input's shape and type: broadcast dimensions are summed."""
+    layout = node.layouts[k]
+    mine = gradient._layout
+    if layout is None or mine is layout or (mine.shape == layout.shape and mine.dtype is layout.dtype):
+        return gradient
+    if mine.shape != layout.shape:
+        gradient = sum_to_shape(gradient, layout.shape)
+    if gradient.dtype is not layout.dtype:
+        gradient = gradient.to(layout.dtype)  # type: ignore[attr-defined]
+    return gradient
+
+
+def run_derivative(node: Node, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """An operator's gradients, one per tensor input, by its declared derivative."""
+    op = node.operator
+    rule = op.derivative_rule
+    if rule is None:
+        raise RuntimeError(f"derivative for aten::{op.name} is not implemented")
+    saved = saved_tensors(node)
+    inputs = {rule.tensor_names[k]: saved[i] for i, k in enumerate(rule.saved_inputs)}
+    results = dict(zip(rule.saved_results, saved[len(rule.saved_inputs) :], strict=True))
+    values: list[Any] = []
+    for name in rule.parameters:
+        if name in inputs:
+            values.append(inputs[name])
+        elif name == "grad":
+            values.append(_materialized(node, grads, 0))
+        elif name.startswith("grad") and name[4:].isdigit():
+            values.append(_materialized(node, grads, int(name[4:])))
+        elif name.endswith("_layout"):
+            values.append(node.layouts[rule.tensor_names.index(name[:-7])])
+        elif name.startswith("result"):
+            values.append(results[int(name[6:] or 0)])
+        elif name == "needs":
+            values.append(
+                {n for n, t in zip(rule.tensor_names, node.targets, strict=False) if t is not None}
+            )
+        else:
+            arguments = node.arguments
+            values.append(op.defaults[name] if arguments is None else arguments[name])
+    found = rule.rule(*values)
+    if rule.list_name is not None:
+        return list(found[rule.list_name])
+    return [found.get(name) for name in rule.tensor_names]
+
+
+def _materialized(node: Node, grads: Sequence[Tensor | None], number: int) -> Tensor:
+    """An output without a gradient counts as one with zeros."""
+    gradient = grads[number]
+    if gradient is None:
+        layout = node.output_layouts[number]
+        return zeros(layout.shape, dtype=layout.dtype)
+    return gradient
+
+
+def saved_tensors(node: Node) -> list[Any]:
+    """What the node saved, checked: neither freed nor changed since."""
+    saved = node.saved
+    if saved is None:
+        raise RuntimeError(_FREED)
+    result = []
+    versions = node.versions
+    for k, value in enumerate(saved):
+        if isinstance(value, Tensor):
+            check_version(value._storage.version, versions[k], value._layout, node, value)
+            result.append(value)
+        elif isinstance(value, SavedResult):
+            check_version(value.storage.version, value.version, value.layout, node, None)
+            tensor = Tensor._from_storage(value.storage, value.layout)
+            if value.layout.dtype.category in ("floating", "complex"):
+                tensor._grad_fn, tensor._output_nr = node, value.output_nr
+                tensor._requires_grad = True
+            result.append(tensor)
+        else:
+            result.append(value)
+    return result
+
+
+def check_version(now: int, then: int, layout: Layout, node: Node, tensor: Tensor | None) -> None:
+    """PyTorch's error where a saved tensor was written in place since."""
+    if now == then:
+        return
+    maker = node if tensor is None else tensor._grad_fn
+    output = 0 if tensor is None else tensor._output_nr
+    which = f", which is output {output} of {maker.name()}," if maker is not None else ""
+    raise RuntimeError(
+        "one of the variables needed for gradient computation has been modified by an inplace "
+        f"operation: [torch.{layout.dtype.title}Tensor {list(layout.shape)}]{which} is at version "
+        f"{now}; expected version {then} instead. Hint: enable anomaly detection to find the "
+        "operation that failed to compute its gradient, with "
+        "torch.autograd.set_detect_anomaly(True)."
+    )
+
+
+def tensor_backward(
+    self: Tensor,
+    gradient: Tensor | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+    **old: Any,
+) -> None:
+    """``Tensor.backward``."""
+    if "retain_variables" in old:
+        warnings.warn("retain_variables is now retain_graph", FutureWarning, stacklevel=2)
+        retain_graph = old.pop("retain_variables")
+    if old:
+        raise TypeError(f"Tensor.backward() got an unexpected keyword argument '{next(iter(old))}'")
+    backward((self,), gradient, retain_graph, create_graph, inputs)
+
+
+operator.run_derivative = run_derivative
+view.run_inner = run_derivative

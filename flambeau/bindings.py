@@ -1,0 +1,281 @@
+"""Methods, operators and in-place forms of ``Tensor``, attached from the operator declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flambeau import interchange, printing
+from flambeau.autograd import engine as autograd
+from flambeau.core import dtype as types
+from flambeau.core.layout import Layout
+from flambeau.engine.storage import Storage
+from flambeau.ops import (  # noqa: F401 - importing declares the operators
+    creation,
+    declare,
+    pointwise,
+    reduction,
+    view,
+)
+from flambeau.ops.call import record_binary, record_binary_number, record_unary
+from flambeau.ops.declare import PointwiseOperator, ViewOperator, copy_
+from flambeau.ops.operator import OPERATORS, Operator
+from flambeau.tensor import Tensor
+
+_INT64_LIMIT = 1 << 63
+
+
+def _name(function: Callable[..., Any], name: str, doc: str | None) -> Callable[..., Any]:
+    function.__name__ = name
+    function.__qualname__ = f"Tensor.{name}"
+    function.__doc__ = doc
+    return function
+
+
+def unary_method(op: Operator) -> Callable[..., Any]:
+    def method(self: Tensor) -> Tensor:
+        return record_unary(op, self)
+
+    return method
+
+
+def binary_method(op: Operator) -> Callable[..., Any]:
+    def method(self: Tensor, other: Any, *args: Any, **kwargs: Any) -> Any:
+        if not args and not kwargs:
+            if isinstance(other, Tensor):
+                return record_binary(op, self, other)
+            kind = other.__class__
+            if kind is float or (kind is int and -_INT64_LIMIT <= other < _INT64_LIMIT):
+                return record_binary_number(op, self, other)
+        if "out" in kwargs:
+            return op(self, other, *args, **kwargs)
+        return op.call_method((self, other, *args), kwargs)
+
+    return method
+
+
+def binary_dunder(op: Operator, swap: bool = False) -> Callable[..., Any]:
+    """``__add__`` and its like; ``swap`` for reflected forms of commuting operators."""
+
+    def dunder(self: Tensor, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            return record_binary(op, other, self) if swap else record_binary(op, self, other)
+        kind = other.__class__
+        if kind is float or (kind is int and -_INT64_LIMIT <= other < _INT64_LIMIT):
+            return record_binary_number(op, self, other)
+        try:
+            return op.call_method((self, other), {})
+        except TypeError:
+            if isinstance(other, (str, list, tuple, dict, type(None))) or not hasattr(other, "__float__"):
+                return NotImplemented
+            raise
+
+    return dunder
+
+
+def view_method(op: ViewOperator) -> Callable[..., Any]:
+    """Remembers, per layout, what the raw arguments of a call came to."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if kwargs:
+            return op.call_method((self, *args), kwargs)
+        key = (op, "raw", args)
+        try:
+            found: Any = self._layout.views.get(key)
+        except TypeError:
+            return op.call_method((self, *args), kwargs)
+        if found is None:
+            values = op.schema.bind((self, *args), kwargs, method=True)
+            found = op.layout_of(self._layout, values), values[1:]
+            self._layout.views[key] = found
+        layout, rest = found
+        return op.make(self, layout, [self, *rest])
+
+    return method
+
+
+def general_method(op: Operator) -> Callable[..., Any]:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if "out" in kwargs:
+            return op(self, *args, **kwargs)
+        return op.call_method((self, *args), kwargs)
+
+    return method
+
+
+def inplace_method(op: Operator) -> Callable[..., Any]:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return op.call_inplace((self, *args), kwargs)
+
+    return method
+
+
+def inplace_dunder(op: Operator) -> Callable[..., Any]:
+    def dunder(self: Tensor, other: Any) -> Any:
+        return op.call_inplace((self, other), {})
+
+    return dunder
+
+
+def method_for(op: Operator) -> Callable[..., Any]:
+    """The fastest form that the operator's parameters allow."""
+    parameters = op.schema.parameters
+    if isinstance(op, PointwiseOperator) and op.results == 1:
+        tensors = [p for p in parameters if p.is_tensor]
+        if len(parameters) == 1:
+            return unary_method(op)
+        others_have_defaults = all(not isinstance(p.default, object().__class__) or p.default is not declare.parse for p in parameters)
+        if len(tensors) == 2 and tensors[1].kind == "Operand" and others_have_defaults:
+            return binary_method(op)
+    if isinstance(op, ViewOperator):
+        return view_method(op)
+    return general_method(op)
+
+
+def attach_operators() -> None:
+    """Gives ``Tensor`` every method that the declarations ask for."""
+    for op in tuple(OPERATORS.values()):
+        for name in (op.name, *op.aliases):
+            if "method" in op.variants:
+                setattr(Tensor, name, _name(method_for(op), name, op.__doc__))
+            if "inplace" in op.variants:
+                doc = f"In-place version of :meth:`{name}`."
+                setattr(Tensor, f"{name}_", _name(inplace_method(op), f"{name}_", doc))
+        for name in op.dunder:
+            _attach_dunder(op, name)
+
+
+_COMMUTING = {"add", "mul", "and", "or", "xor"}
+_COMPARING = {"eq", "ne", "lt", "le", "gt", "ge"}
+
+
+def _attach_dunder(op: Operator, name: str) -> None:
+    binary = sum(p.is_tensor for p in op.schema.parameters) >= 2
+    forward = f"__{name}__"
+    if not binary:
+        setattr(Tensor, forward, _name(unary_method(op), forward, op.__doc__))
+        return
+    setattr(Tensor, forward, _name(binary_dunder(op), forward, op.__doc__))
+    if name in _COMMUTING:
+        reflected = f"__r{name}__"
+        setattr(Tensor, reflected, _name(binary_dunder(op, swap=True), reflected, op.__doc__))
+    if "inplace" in op.variants and name not in _COMPARING and not name.startswith("r"):
+        augmented = f"__i{name}__"
+        setattr(Tensor, augmented, _name(inplace_dunder(op), augmented, op.__doc__))
+
+
+# -- what is not an operator ---------------------------------------------------------------------
+
+
+def _construct(cls: type[Tensor], *args: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """``torch.Tensor(2, 3)`` (sizes), ``torch.Tensor([1, 2])`` (data), ``torch.Tensor()``."""
+    kind = declare.default_dtype()
+    if not args:
+        made = creation.empty_tensor((0,), kind)
+    elif len(args) == 1 and isinstance(args[0], Tensor):
+        made = view.view_as_is(args[0].detach())  # type: ignore[attr-defined]
+    elif len(args) == 1 and not isinstance(args[0], (int, Tensor)) and not hasattr(args[0], "numel"):
+        made = interchange.tensor_from_data(args[0], kind)
+    else:
+        sizes = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
+        made = creation.empty_tensor(tuple(sizes), kind)
+    return as_subclass(made, cls)
+
+
+def as_subclass(tensor: Tensor, cls: type[Tensor]) -> Tensor:
+    """The same tensor as an object of a subclass."""
+    if cls is Tensor:
+        return tensor
+    result = object.__new__(cls)
+    for slot in (
+        "_storage", "_layout", "_requires_grad", "_grad", "_grad_fn", "_output_nr", "_base",
+        "_view_version", "_hooks",
+    ):  # fmt: skip
+        setattr(result, slot, getattr(tensor, slot))
+    return result
+
+
+def _iterate(self: Tensor) -> Any:
+    if self.ndim == 0:
+        raise TypeError("iteration over a 0-d tensor")
+    return iter([view.select(self, 0, k) for k in range(self.shape[0])])
+
+
+def _data(self: Tensor) -> Tensor:
+    return view.detach(self)
+
+
+def _set_data(self: Tensor, other: Tensor) -> None:
+    self._storage, self._layout = other._storage, other._layout
+
+
+def _detach_(self: Tensor) -> Tensor:
+    if self._base is not None:
+        raise RuntimeError(
+            "Can't detach views in-place. Use detach() instead. If you are using DistributedDataParallel "
+            "(DDP) for training, and gradient_as_bucket_view is set as True, gradients are views of DDP "
+            "buckets, and hence detach_() cannot be called on these gradients. To fix this error, please "
+            "refer to the Optimizer.zero_grad() function in torch/optim/optimizer.py as the solution."
+        )
+    self._grad_fn, self._requires_grad, self._output_nr = None, False, 0
+    return self
+
+
+def _array(self: Tensor, dtype: Any = None, copy: Any = None) -> Any:
+    array = interchange.to_numpy(self)
+    return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def _index(self: Tensor) -> int:
+    if self.numel() != 1 or self.dtype.category not in ("integer", "bool"):
+        raise TypeError("only integer tensors of a single element can be converted to an index")
+    return int(interchange.item(self))
+
+
+def _bool(self: Tensor) -> bool:
+    if self.numel() != 1:
+        raise RuntimeError(
+            "Boolean value of Tensor with more than one value is ambiguous"
+            if self.numel()
+            else "Boolean value of Tensor with no values is ambiguous"
+        )
+    return bool(interchange.item(self))
+
+
+def _format(self: Tensor, spec: str) -> str:
+    if self.ndim == 0 and type(self) is Tensor:
+        return format(interchange.item(self), spec)
+    return object.__format__(self, spec)
+
+
+def attach_protocols() -> None:
+    """Gives ``Tensor`` what needs more than one operator."""
+    Tensor._construct = staticmethod(_construct)
+    Tensor._rebuild_view_grad_fn = staticmethod(view.rebuild_view_grad_fn)
+    Tensor._format = staticmethod(printing.tensor_repr)
+    methods: dict[str, Any] = {
+        "item": interchange.item,
+        "tolist": interchange.to_list,
+        "numpy": interchange.to_numpy,
+        "detach": view.detach,
+        "detach_": _detach_,
+        "backward": autograd.tensor_backward,
+        "copy_": lambda self, src, non_blocking=False: copy_(self, src),
+        "__array__": _array,
+        "__float__": lambda self: float(interchange.item(self)),
+        "__int__": lambda self: int(interchange.item(self)),
+        "__complex__": lambda self: complex(interchange.item(self)),
+        "__index__": _index,
+        "__bool__": _bool,
+        "__format__": _format,
+        "__iter__": _iterate,
+        "as_subclass": as_subclass,
+    }
+    for name, function in methods.items():
+        setattr(Tensor, name, function)
+    Tensor.data = property(_data, _set_data)  # type: ignore[attr-defined]
+
+
+attach_operators()
+attach_protocols()
+__all__ = ["Layout", "Storage", "attach_operators", "attach_protocols", "types"]

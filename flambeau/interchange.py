@@ -1,0 +1,282 @@
+"""Values in and out: Python numbers and lists, numpy arrays, DLPack.
+
+numpy shares memory both ways.  While somebody holds such an array its storage is *exported*: the
+bytes may change behind our back, so every operator that touches it runs at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flambeau.core import dtype as types
+from flambeau.core.device import CPU, device
+from flambeau.core.dtype import dtype
+from flambeau.core.layout import Layout
+from flambeau.engine.storage import Storage
+from flambeau.ops.declare import default_dtype
+from flambeau.tensor import Tensor
+
+_FORMATS = {
+    types.bool_: "?", types.uint8: "B", types.int8: "b", types.int16: "h", types.int32: "i",
+    types.int64: "q", types.float16: "e", types.float32: "f", types.float64: "d",
+    types.complex64: "2f", types.complex128: "2d", types.bfloat16: "H",
+}  # fmt: skip
+_UNPACKERS = {d: struct.Struct("=" + code).unpack for d, code in _FORMATS.items()}
+
+
+# -- one number ------------------------------------------------------------------------------------
+
+
+def item(tensor: Tensor) -> Any:
+    """The value of a one-element tensor as a Python number."""
+    layout = tensor._layout
+    if layout.numel != 1:
+        raise RuntimeError(
+            f"a Tensor with {layout.numel} elements cannot be converted to Scalar"
+        )
+    dtype = layout.dtype
+    address = tensor._storage.ready() + layout.offset * dtype.itemsize
+    values = _UNPACKERS[dtype](ctypes.string_at(address, dtype.itemsize))
+    if dtype is types.bfloat16:
+        return struct.unpack("f", struct.pack("I", values[0] << 16))[0]
+    return complex(*values) if dtype.is_complex else values[0]
+
+
+# -- numpy -----------------------------------------------------------------------------------------
+
+
+class _Export:
+    """What numpy holds on to: keeps the storage alive and counted as seen from outside."""
+
+    __slots__ = ("__array_interface__", "storage")
+
+    def __init__(self, tensor: Tensor) -> None:
+        layout, storage = tensor._layout, tensor._storage
+        itemsize = layout.dtype.itemsize
+        self.storage = storage
+        address = storage.ready() + layout.offset * itemsize
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": layout.dtype.numpy.str,
+            "shape": tuple(layout.shape),
+            "strides": tuple(s * itemsize for s in layout.strides),
+            "data": (address, False),
+        }
+        storage.exports += 1
+
+    def __del__(self) -> None:
+        self.storage.exports -= 1
+
+
+def shared_array(tensor: Tensor) -> np.ndarray:
+    """A numpy array over the tensor's memory (bfloat16 as uint16 bits)."""
+    if tensor._layout.numel == 0:
+        return np.empty(tensor.shape, tensor.dtype.numpy)
+    return np.asarray(_Export(tensor))
+
+
+def to_numpy(tensor: Tensor, *, force: bool = False) -> np.ndarray:
+    """``Tensor.numpy``: shares memory."""
+    if force:
+        return shared_array(Tensor._from_storage(tensor._storage, tensor._layout))
+    if tensor.requires_grad:
+        raise RuntimeError(
+            "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+        )
+    if tensor.dtype is types.bfloat16:
+        raise TypeError("Got unsupported ScalarType BFloat16")
+    return shared_array(tensor)
+
+
+def from_numpy(array: Any) -> Tensor:
+    """A tensor that shares the array's memory.
+
+    Raises TypeError for what is not an array or has a type without counterpart, ValueError for
+    negative strides.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
+    found = types.FROM_NUMPY.get(array.dtype)
+    if found is None or array.dtype == np.uint16:
+        raise TypeError(
+            f"can't convert np.ndarray of type {_numpy_name(array.dtype)}. The only supported types "
+            "are: float64, float32, float16, complex64, complex128, int64, int32, int16, int8, "
+            "uint64, uint32, uint16, uint8, and bool."
+        )
+    if not array.dtype.isnative:
+        raise ValueError(
+            "given numpy array has byte order different from the native byte order. Conversion "
+            "between byte orders is currently not supported."
+        )
+    if any(s < 0 for s in array.strides):
+        raise ValueError(
+            "At least one stride in the given numpy array is negative, and tensors with negative "
+            "strides are not currently supported. (You can probably work around this by making a "
+            "copy of your array  with array.copy().) "
+        )
+    if any(s % array.itemsize for s in array.strides):
+        raise ValueError(
+            "given numpy array strides not a multiple of the element byte size. Copy the numpy "
+            "array to reallocate the memory."
+        )
+    strides = tuple(s // array.itemsize for s in array.strides)
+    layout = Layout.of(array.shape, found, CPU, strides)
+    storage = Storage.from_owner(array, array.ctypes.data, layout.nbytes)
+    return Tensor._from_storage(storage, layout)
+
+
+def _numpy_name(kind: np.dtype) -> str:
+    return f"numpy.{kind.type.__name__}"
+
+
+# -- Python data -----------------------------------------------------------------------------------
+
+
+def tensor_from_data(
+    data: Any, dtype: dtype | None = None, device: device | None = None
+) -> Tensor:
+    """A new tensor with a copy of ``data``: numbers, nested sequences, arrays, tensors."""
+    if isinstance(data, Tensor):
+        source = Tensor._from_storage(data._storage, data._layout)
+        array = shared_array(source)
+        kind = dtype or data.dtype
+        if data.dtype is types.bfloat16 or kind is types.bfloat16:
+            return _copied(source, kind)
+    else:
+        array, inferred = _as_array(data)
+        kind = dtype or inferred
+    return tensor_from_array(array, kind, device)
+
+
+def _copied(source: Tensor, kind: dtype) -> Tensor:
+    return source.to(kind, copy=True)  # type: ignore[attr-defined]
+
+
+def tensor_from_array(array: np.ndarray, kind: dtype, device: device | None = None) -> Tensor:
+    """A new contiguous tensor with the array's values converted."""
+    layout = Layout.of(array.shape, kind, device or CPU)
+    storage = Storage(layout.numel * kind.itemsize, layout.device)
+    tensor = Tensor._from_storage(storage, layout)
+    if layout.numel and layout.device.type != "meta":
+        buffer = (ctypes.c_char * storage.nbytes).from_address(storage.ready())
+        target = np.frombuffer(buffer, kind.numpy).reshape(array.shape)
+        if kind is types.bfloat16:
+            target[...] = _bfloat16_bits(array)
+        elif array.dtype.kind == "f" and kind.category == "integer":
+            with np.errstate(invalid="ignore"):
+                target[...] = array.astype(np.int64)
+        else:
+            with np.errstate(over="ignore"):
+                target[...] = array
+    return tensor
+
+
+def _bfloat16_bits(array: np.ndarray) -> np.ndarray:
+    """Round to nearest even, NaN kept."""
+    single = np.asarray(array, np.float32)
+    bits = single.view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(single), 0x7FC0, rounded).astype(np.uint16)
+
+
+def _as_array(data: Any) -> tuple[np.ndarray, dtype]:
+    """The data as an array, and the type PyTorch infers for it."""
+    if isinstance(data, (np.ndarray, np.generic)):
+        array = np.asarray(data)
+        found = types.FROM_NUMPY.get(array.dtype.newbyteorder("="))
+        if found is None:
+            from_numpy(array)  # raises the proper error
+            raise TypeError(f"can't convert np.ndarray of type {_numpy_name(array.dtype)}")
+        return array, found
+    if hasattr(data, "__array__") and not isinstance(data, (list, tuple)):
+        return _as_array(np.asarray(data))
+    kind, shape = _inspect(data)
+    if shape and 0 not in shape and isinstance(data, (list, tuple)):
+        data = _plain(data)
+    try:
+        array = np.array(data, dtype=kind.numpy if kind is not types.bfloat16 else np.float32)
+    except OverflowError as error:
+        raise RuntimeError("Overflow when unpacking long") from error
+    return array.reshape(shape), kind
+
+
+def _plain(data: Any) -> Any:
+    """Nested lists of Python numbers: tensors and numpy scalars inside become numbers."""
+    if isinstance(data, Tensor):
+        return data.tolist()  # type: ignore[attr-defined]
+    if isinstance(data, (list, tuple)):
+        return [_plain(d) for d in data] if data and not isinstance(data[0], (int, float)) else data
+    return data
+
+
+_RANK = {"bool": 0, "integer": 1, "floating": 2, "complex": 3}
+
+
+def _inspect(data: Any) -> tuple[dtype, tuple[int, ...]]:
+    """Type and shape of nested sequences; PyTorch's errors for ragged and foreign ones."""
+    if isinstance(data, Tensor):
+        return data.dtype, tuple(data.shape)
+    if isinstance(data, bool):
+        return types.bool_, ()
+    if isinstance(data, int):
+        return types.int64, ()
+    if isinstance(data, float):
+        return default_dtype(), ()
+    if isinstance(data, complex):
+        return default_dtype().to_complex(), ()
+    if isinstance(data, (np.ndarray, np.generic)):
+        return types.FROM_NUMPY[np.asarray(data).dtype], np.asarray(data).shape
+    if isinstance(data, str) or not isinstance(data, Sequence):
+        if hasattr(data, "__index__"):
+            return types.int64, ()
+        if hasattr(data, "__float__"):
+            return default_dtype(), ()
+        if isinstance(data, str):
+            raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
+        raise RuntimeError(f"Could not infer dtype of {type(data).__name__}")
+    if not len(data):
+        return default_dtype(), (0,)
+    return _inspect_sequence(data)
+
+
+def _inspect_sequence(data: Sequence[Any]) -> tuple[dtype, tuple[int, ...]]:
+    classes = set(map(type, data))
+    if classes <= {int, float, bool}:
+        if float in classes:
+            return default_dtype(), (len(data),)
+        return (types.int64 if int in classes else types.bool_), (len(data),)
+    kind, inner = _inspect(data[0])
+    for k, entry in enumerate(data):
+        entry_kind, shape = _inspect(entry)
+        if shape != inner:
+            _raise_ragged(entry, inner, shape, k)
+        if entry_kind is not kind:
+            kind = types.promote_types(kind, entry_kind)
+    return kind, (len(data), *inner)
+
+
+def _raise_ragged(entry: Any, expected: tuple[int, ...], found: tuple[int, ...], k: int) -> None:
+    if not expected or not found:
+        if expected and not isinstance(entry, Sequence):
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        raise ValueError(
+            f"expected sequence of length {expected[0] if expected else 1} at dim 1 (got {found[0] if found else 0})"
+        )
+    dim = next((d for d, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), 0)
+    raise ValueError(
+        f"expected sequence of length {expected[dim]} at dim {dim + 1} (got {found[dim]})"
+    )
+
+
+def to_list(tensor: Tensor) -> Any:
+    """``Tensor.tolist``: nested lists of Python numbers."""
+    source = Tensor._from_storage(tensor._storage, tensor._layout)
+    array = shared_array(source)
+    if tensor.dtype is types.bfloat16:
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.tolist()
