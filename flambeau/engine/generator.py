@@ -33,14 +33,7 @@ from flambeau.compiler.random_serial import LONGEST_32_BIT_SHUFFLE
 from flambeau.core import dtype as types
 from flambeau.core.device import CPU, device
 from flambeau.core.dtype import dtype
-from flambeau.engine.random_bounds import INT64_MAX, SIGNIFICAND, element_bits, random_bounds
-
-__all__ = [
-    "Generator",
-    "default_generator",
-    "random_bounds",
-    "tensor_bridge",
-]
+from flambeau.engine.random_bounds import INT64_MAX, SIGNIFICAND, element_bits
 
 DEFAULT_SEED = 67280421310721
 STATE_BYTES = 5056
@@ -392,7 +385,7 @@ def fill_randint(
     *,
     draws: int | None = None,
 ) -> None:
-    """Integers in [low, high), after `random_bounds` had a look at the bounds.
+    """Integers in [low, high), after `random_bounds.random_bounds` had a look at the bounds.
 
     ``draws`` is how many 32-bit numbers make one element; PyTorch takes 2 for wide ranges.
     """
