@@ -397,7 +397,7 @@ def _store_columns(
     builder.masked_store(value, builder.gep(tile.element, target, column), mask, tile.size)
 
 
-def _for_columns(
+def for_columns(
     builder: Builder, tile: TileShape, columns: Var, body: Callable[[Var], None]
 ) -> None:
     """``body(first column)`` for each vector of columns; the last one may be partial."""
@@ -431,7 +431,7 @@ def _copy_row(builder: Builder, tile: TileShape, words: dict[str, Var], row: _Ro
             value = _load_columns(builder, tile, row.source, first, row.valid)
             _store_columns(builder, tile, value, target, column, columns)
 
-        _for_columns(builder, tile, columns, copy)
+        for_columns(builder, tile, columns, copy)
 
     _for_phases(builder, tile, words, row, copy_phase)
 
@@ -452,7 +452,7 @@ def _split_pairs(builder: Builder, tile: TileShape, words: dict[str, Var], row: 
             value = builder.shuffle(low, high, lanes)
             _store_columns(builder, tile, value, target, column, columns)
 
-    _for_columns(builder, tile, columns, copy)
+    for_columns(builder, tile, columns, copy)
 
 
 def _split_any(builder: Builder, tile: TileShape, words: dict[str, Var], row: _Row) -> None:
@@ -471,7 +471,7 @@ def _split_any(builder: Builder, tile: TileShape, words: dict[str, Var], row: _R
             value = builder.gather(tile.vector, row.source, index, inside, tile.size)
             _store_columns(builder, tile, value, target, column, columns)
 
-        _for_columns(builder, tile, columns, copy)
+        for_columns(builder, tile, columns, copy)
 
     _for_phases(builder, tile, words, row, copy_phase)
 
@@ -499,7 +499,7 @@ def _arrange(tile: TileShape) -> tuple[str, Builder]:
             address = builder.gep(tile.element, target, column)
             builder.masked_store(value, address, mask, tile.size)
 
-        _for_columns(builder, tile, columns, arrange)
+        for_columns(builder, tile, columns, arrange)
 
     builder.loop(BEGIN, END, 1, [], arrange_row)
     return builder.function(ARRANGE, KERNEL_PARAMETERS), builder
