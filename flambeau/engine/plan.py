@@ -77,9 +77,7 @@ class Plan:
         self._table = np.zeros(first_number + len(kinds) + 1, np.int64)
         codes = "".join("d" if kind is float else "q" for kind in kinds)
         self._pack = Struct(f"{first_number}q{codes}").pack_into
-        self._constants = [
-            np.frombuffer(step.constants or b"\0", np.uint8).copy() for step in self.steps
-        ]
+        self._constants = [_aligned_copy(step.constants) for step in self.steps]
         words = np.zeros(sum(len(native.words) for _, native in natives) + 1, np.int64)
         base = words.ctypes.data
         relocations: list[tuple[int, int, int]] = []
@@ -207,6 +205,15 @@ def _lay_out(
     offsets, total = plan_memory(intervals)
     workspaces = [offsets.pop(-1 - k, 0) for k in range(len(steps))]
     return offsets, workspaces, total
+
+
+def _aligned_copy(constants: bytes) -> np.ndarray:
+    """The bytes at an address that is a multiple of 64."""
+    buffer = np.zeros(len(constants) + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    aligned = buffer[start : start + max(len(constants), 1)]
+    aligned[: len(constants)] = np.frombuffer(constants, np.uint8)
+    return aligned
 
 
 def _compile(natives: Sequence[NativeCall]) -> list[int]:
