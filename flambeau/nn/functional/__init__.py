@@ -1,0 +1,79 @@
+"""``torch.nn.functional``: layers, activations and losses as functions."""
+
+from flambeau.nn.functional.activation import (
+    celu,
+    celu_,
+    elu,
+    elu_,
+    glu,
+    gumbel_softmax,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    hardtanh_,
+    leaky_relu,
+    leaky_relu_,
+    log_softmax,
+    mish,
+    relu,
+    relu6,
+    relu_,
+    rrelu,
+    rrelu_,
+    selu,
+    selu_,
+    sigmoid,
+    silu,
+    softmax,
+    softmin,
+    softsign,
+    tanh,
+    tanhshrink,
+    threshold,
+    threshold_,
+)
+from flambeau.nn.functional.dropout import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    feature_alpha_dropout,
+)
+from flambeau.nn.functional.layers import (
+    batch_norm,
+    embedding,
+    group_norm,
+    layer_norm,
+    normalize,
+    one_hot,
+    rms_norm,
+)
+from flambeau.nn.functional.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
+from flambeau.nn.functional.padding import pad
+from flambeau.nn.functional.pooling import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool1d,
+    adaptive_max_pool1d_with_indices,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_with_indices,
+    max_pool1d,
+    max_pool1d_with_indices,
+    max_pool2d,
+    max_pool2d_with_indices,
+)
+from flambeau.ops.activation import gelu, hardshrink, prelu, softplus, softshrink
+from flambeau.ops.activation import log_sigmoid as logsigmoid
+from flambeau.ops.convolution import conv1d, conv2d
+from flambeau.ops.matmul import bilinear, linear
+from flambeau.ops.pooling import adaptive_avg_pool1d, avg_pool1d, avg_pool2d

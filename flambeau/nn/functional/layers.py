@@ -1,0 +1,156 @@
+"""Linear maps, convolutions, normalization and embedding as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flambeau.autograd.graph import no_grad
+from flambeau.core import dtype as types
+from flambeau.ops import indexing, normalization
+from flambeau.ops.creation import arange
+from flambeau.ops.pointwise import div
+from flambeau.tensor import Tensor
+
+
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Rows of ``weight`` ``(V, D)`` at ``input`` ``(*)``: shape ``(*, D)``.
+
+    ``padding_idx`` gets no gradient. ``max_norm`` first scales the rows used down to that norm.
+    """
+    rows = weight.size(0)
+    if padding_idx is None:
+        padding_idx = -1
+    elif not -rows <= padding_idx < rows:
+        raise AssertionError("Padding_idx must be within num_embeddings")
+    elif padding_idx < 0:
+        padding_idx += rows
+    if max_norm is not None:
+        input = input.contiguous()
+        with no_grad():
+            _limit_rows(weight.detach(), input, max_norm, norm_type)
+    return indexing.embedding(weight, input, padding_idx, scale_grad_by_freq, sparse)
+
+
+def _limit_rows(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> None:
+    """Scales the rows of ``weight`` at ``indices`` down to ``max_norm``, in place."""
+    used = indices.unique()
+    rows = weight[used]
+    norms = rows.norm(norm_type, 1, keepdim=True)
+    scale = max_norm / (norms + 1e-7)
+    weight[used] = rows * scale.where(norms > max_norm, scale.new_ones(()))
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Indices ``(*)`` as rows ``(*, num_classes)`` of zeros with a one; int64."""
+    if tensor.dtype is not types.int64:
+        raise RuntimeError(
+            f"one_hot is only applicable to index tensor of type LongTensor, got {tensor.dtype}"
+        )
+    if tensor.numel() == 0:
+        if num_classes <= 0:
+            raise RuntimeError("Can not infer total number of classes from empty tensor.")
+        return tensor.new_empty((*tensor.shape, num_classes))
+    if tensor.min().item() < 0:
+        raise RuntimeError("Class values must be non-negative.")
+    greatest = tensor.max().item()
+    if num_classes == -1:
+        num_classes = greatest + 1
+    elif num_classes < 1:
+        raise RuntimeError("num_classes should be positive")
+    elif greatest >= num_classes:
+        raise RuntimeError("Class values must be smaller than num_classes.")
+    classes = arange(num_classes, device=tensor.device)
+    return (tensor.unsqueeze(-1) == classes).to(types.int64)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalizes each channel over batch and space (https://arxiv.org/abs/1502.03167).
+
+    In training by the statistics of ``input`` ``(N, C, *)``, which also move the running ones;
+    otherwise by the running statistics.
+    """
+    if training:
+        _check_values_per_channel(input.size())
+    if training and eps <= 0.0:
+        raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
+    if eps < 0.0:
+        raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+    return normalization.batch_norm(
+        input, weight, bias, running_mean, running_var, training, momentum, eps, True
+    )
+
+
+def _check_values_per_channel(size: Sequence[int]) -> None:
+    values = size[0]
+    for n in size[2:]:
+        values *= n
+    if values == 1:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {size}"
+        )
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalizes over the last dimensions (https://arxiv.org/abs/1607.06450)."""
+    return normalization.layer_norm(input, normalized_shape, weight, bias, eps, True)
+
+
+def rms_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """Divides by the root mean square over the last dimensions (arXiv 1910.07467)."""
+    return normalization.rms_norm(input, normalized_shape, weight, eps)
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalizes each group of channels of ``(N, C, *)`` (https://arxiv.org/abs/1803.08494)."""
+    if input.dim() < 2:
+        raise RuntimeError(
+            f"Expected at least 2 dimensions for input tensor but received {input.dim()}"
+        )
+    size = input.size()
+    _check_values_per_channel([size[0] * size[1] // num_groups, num_groups, *size[2:]])
+    return normalization.group_norm(input, num_groups, weight, bias, eps, True)
+
+
+def normalize(
+    input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None
+) -> Tensor:
+    """``input`` divided by its ``p``-norm along ``dim``, the norm being at least ``eps``."""
+    norms = input.norm(p, dim, keepdim=True).clamp_min(eps).expand_as(input)
+    if out is None:
+        return input / norms
+    return div(input, norms, out=out)

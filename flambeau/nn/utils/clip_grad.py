@@ -1,0 +1,127 @@
+"""Keeping gradients within bounds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from types import GeneratorType
+
+from flambeau.autograd.graph import no_grad
+from flambeau.ops import foreach as foreach_operators
+from flambeau.ops.creation import tensor
+from flambeau.ops.view import stack
+from flambeau.tensor import Tensor
+
+
+def _as_list(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _by_device_and_dtype(tensors: list[Tensor]) -> list[list[Tensor]]:
+    groups: dict[tuple, list[Tensor]] = {}
+    for each in tensors:
+        groups.setdefault((each.device, each.dtype), []).append(each)
+    return list(groups.values())
+
+
+@no_grad()
+def get_total_norm(
+    tensors: Tensor | Iterable[Tensor],
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Returns the norm of all ``tensors`` as if they were one vector.
+
+    ``foreach`` is accepted: all norms are one call here anyway.
+    """
+    tensors = _as_list(tensors)
+    norm_type = float(norm_type)
+    if not tensors:
+        return tensor(0.0)
+    norms: list[Tensor] = []
+    for group in _by_device_and_dtype(tensors):
+        norms.extend(foreach_operators._foreach_norm(group, norm_type))
+    device = tensors[0].device
+    total_norm = stack([norm.to(device) for norm in norms]).norm(norm_type)
+    if error_if_nonfinite and not total_norm.isfinite():
+        raise RuntimeError(
+            f"The total norm of order {norm_type} for gradients from `parameters` is "
+            "non-finite, so it cannot be clipped. To disable this error and scale the "
+            "gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
+        )
+    return total_norm
+
+
+@no_grad()
+def clip_grads_with_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    total_norm: Tensor,
+    foreach: bool | None = None,
+) -> None:
+    """Scales the gradients by ``max_norm / total_norm`` where that is less than one."""
+    grads = _gradients(_as_list(parameters))
+    if not grads:
+        return
+    # Multiplied even where it is one, so that nothing waits for the norm.
+    factor = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
+    for group in _by_device_and_dtype(grads):
+        foreach_operators._foreach_mul_(group, factor.to(group[0].device))
+
+
+@no_grad()
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scales all gradients together so that their total norm is at most ``max_norm``.
+
+    Returns the norm of before (https://arxiv.org/abs/1211.5063).
+    """
+    from_generator = isinstance(parameters, GeneratorType)
+    parameters = _as_list(parameters)
+    if from_generator and not parameters:
+        warnings.warn(
+            "`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=3
+        )
+    total_norm = get_total_norm(_gradients(parameters), norm_type, error_if_nonfinite, foreach)
+    clip_grads_with_norm_(parameters, max_norm, total_norm, foreach)
+    return total_norm
+
+
+def clip_grad_norm(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """The old name of :func:`clip_grad_norm_`."""
+    warnings.warn(
+        "`torch.nn.utils.clip_grad_norm` is now deprecated in favor of "
+        "`torch.nn.utils.clip_grad_norm_`.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
+
+
+@no_grad()
+def clip_grad_value_(
+    parameters: Tensor | Iterable[Tensor],
+    clip_value: float,
+    foreach: bool | None = None,
+) -> None:
+    """Clamps each gradient element to ``[-clip_value, clip_value]``."""
+    clip_value = float(clip_value)
+    for group in _by_device_and_dtype(_gradients(_as_list(parameters))):
+        foreach_operators._foreach_clamp_min_(group, -clip_value)
+        foreach_operators._foreach_clamp_max_(group, clip_value)

@@ -1,0 +1,1 @@
+"""Data loading, and what programs around training need."""
