@@ -62,15 +62,19 @@ SMALL_WORK_IN_BATCH = 1 << 21
 BLOCK = 256
 
 # Bytes of packed panels for one span of k, beyond which the work is done span by span.
-SPAN_BYTES = 1 << 26
+SPAN_BYTES = 1 << 20
 
-# Sizes from which on packing pays for itself by reuse: of B by many rows, of A by many columns.
-ROWS_TO_PACK_B = 113
-COLUMNS_TO_PACK_A = 257
+# Sizes from which on packing pays for itself (measured on a Xeon with AVX-512): rows that use a B
+# with dense rows, columns that use an A with dense rows, and an A with dense columns, which is
+# reached through so many bytes of stride that every k is another page.
+ROWS_TO_PACK_B = 640
+COLUMNS_TO_PACK_A = 1024
+COLUMNS_TO_PACK_STRIDED_A = 256
+PAGE_BYTES = 4096
 
 # The panels of A and of B of a task at most; and the tasks that a large product should have.
-ROW_PANELS_PER_TASK = 8
-COLUMN_PANELS_PER_TASK = 16
+ROW_PANELS_PER_TASK = 4
+COLUMN_PANELS_PER_TASK = 32
 TASKS_WANTED = 16
 
 
@@ -219,7 +223,13 @@ class Planner:
         return steps
 
     def packs_a(self) -> bool:
-        return self.tile.converts or self.problem.n >= COLUMNS_TO_PACK_A
+        problem, tile = self.problem, self.tile
+        if tile.converts or problem.n >= COLUMNS_TO_PACK_A:
+            return True
+        if problem.a_col == 1:
+            return False
+        far = abs(problem.a_col) * tile.size >= PAGE_BYTES and problem.n > 2 * tile.columns
+        return far or problem.n >= COLUMNS_TO_PACK_STRIDED_A
 
     def packs_b(self) -> bool:
         problem = self.problem

@@ -30,6 +30,10 @@ TILE_FOR_REGISTERS = {32: (14, 2), 16: (6, 2)}
 # address registers within the sixteen of x86-64.
 ROWS_PER_BASE = 5
 
+# How many rows of B ahead of its loads a micro kernel asks for memory: where B is not packed, each
+# row is another page, which the processor does not foresee.
+ROWS_AHEAD = 8
+
 
 @dataclass(frozen=True, slots=True)
 class TileShape:
@@ -151,6 +155,7 @@ class MicroKernel:
             opaque(builder, builder.mul(a_row, row))
             for row in range(min(self.height, ROWS_PER_BASE))
         ]
+        self.b_ahead = builder.mul(self.parameters["b_k"], ROWS_AHEAD)
         bases = [
             opaque(builder, builder.gep(tile.element, self.parameters["a"], offset))
             for offset in (builder.mul(a_row, row) for row in range(0, self.height, ROWS_PER_BASE))
@@ -168,10 +173,13 @@ class MicroKernel:
         builder, tile = self.builder, self.tile
         base_count = -(-self.height // ROWS_PER_BASE)
         b, bases, sums = state[0], state[1 : 1 + base_count], state[1 + base_count :]
-        row_of_b = [
-            builder.load(tile.vector, builder.gep(tile.element, b, i * tile.lanes), tile.size)
-            for i in range(self.vectors)
-        ]
+        b_k = self.parameters["b_k"]
+        ahead = builder.gep(tile.element, b, self.b_ahead)
+        row_of_b = []
+        for i in range(self.vectors):
+            builder.prefetch(builder.gep(tile.element, ahead, i * tile.lanes))
+            address = builder.gep(tile.element, b, i * tile.lanes)
+            row_of_b.append(builder.load(tile.vector, address, tile.size))
         updated = []
         for row in range(self.height):
             base, step = bases[row // ROWS_PER_BASE], self.row_steps[row % ROWS_PER_BASE]
@@ -180,7 +188,7 @@ class MicroKernel:
             for i in range(self.vectors):
                 chain = sums[row * self.vectors + i]
                 updated.append(multiply_add(builder, tile, spread, row_of_b[i], chain))
-        a_k, b_k = self.parameters["a_k"], self.parameters["b_k"]
+        a_k = self.parameters["a_k"]
         moved = [builder.gep(tile.element, base, a_k) for base in bases]
         return [builder.gep(tile.element, b, b_k), *moved, *updated]
 

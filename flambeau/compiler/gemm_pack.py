@@ -48,6 +48,12 @@ def read_words(builder: Builder, words: Sequence[str], pointers: Sequence[str]) 
     }
 
 
+# How far ahead of its loads packing asks for memory: each row is another page, which the processor
+# does not foresee.
+ROWS_AHEAD = 16
+BLOCKS_AHEAD = 4
+
+
 def divide(builder: Builder, number: Var, divisor: Var) -> tuple[Var, Var]:
     """Quotient and remainder of numbers that are not negative."""
     quotient = builder.div(number, divisor)
@@ -149,9 +155,21 @@ class PanelPacker:
         self.valid, self.width, self.k = values["valid"], values["width"], values["k"]
 
     def function(self) -> str:
+        builder, tile = self.builder, self.tile
+        unit_x = builder.compare("eq", self.stride_x, 1)
+        whole = builder.compare("eq", self.valid, tile.columns)
+        choose(builder, [builder.and_(unit_x, whole)], [self.copy_whole_rows, self.strips])
+        return PACK_PANEL.define(builder)
+
+    def copy_whole_rows(self) -> None:
+        """A full panel of B whose columns are contiguous, all of a row at a time."""
+        builder, tile = self.builder, self.tile
+        zero = builder.constant(0)
+        self.each_row(zero, list(range(0, tile.columns, tile.lanes)), None, None)
+
+    def strips(self) -> None:
         """One strip of ``lanes`` columns after the other, by the way that its strides allow."""
-        builder = self.builder
-        lanes = self.tile.lanes
+        builder, lanes = self.builder, self.tile.lanes
 
         def strip(x: Var, _: list[Var]) -> None:
             unit_x = builder.compare("eq", self.stride_x, 1)
@@ -171,7 +189,6 @@ class PanelPacker:
             choose(builder, [by_row, by_block], ways)
 
         builder.loop(0, builder.add(self.width, lanes - 1), lanes, [], strip)
-        return PACK_PANEL.define(builder)
 
     def source_at(self, x: Var, k: Var | int) -> Var:
         builder = self.builder
@@ -184,33 +201,43 @@ class PanelPacker:
             self.tile.element, self.target, builder.add(x, builder.mul(self.width, k))
         )
 
-    def copy_rows(self, x: Var, whole: Var) -> None:
+    def copy_rows(self, x: Var, readable: Var) -> None:
         """x is contiguous: one vector per k."""
         builder, tile = self.builder, self.tile
-        read = write = None
-        if tile.masked:
-            read = builder.mask(builder.sub(self.valid, x), tile.lanes)
-            write = builder.mask(builder.sub(self.width, x), tile.lanes)
+        if not tile.masked:
+            self.each_row(x, [0], None, None)
+            return
+        read = builder.mask(builder.sub(self.valid, x), tile.lanes)
+        write = builder.mask(builder.sub(self.width, x), tile.lanes)
+        ways = [
+            lambda: self.each_row(x, [0], None, None),
+            lambda: self.each_row(x, [0], read, write),
+        ]
+        choose(builder, [readable], ways)
 
-        def copy(masked: bool) -> None:
-            def row(_: Var, state: list[Var]) -> list[Var]:
-                source, target = state
-                value = load_widened(builder, tile, source, tile.lanes, read if masked else None)
-                if masked and write is not None:
-                    builder.masked_store(value, target, write, tile.size)
+    def each_row(self, x: Var, columns: Sequence[int], read: Var | None, write: Var | None) -> None:
+        """Copies the vectors at ``x + columns`` of every row."""
+        builder, tile = self.builder, self.tile
+        ahead = builder.mul(self.stride_k, ROWS_AHEAD)
+
+        def row(_: Var, state: list[Var]) -> list[Var]:
+            source, target = state
+            later = builder.gep(tile.stored, source, ahead)
+            for column in columns:
+                builder.prefetch(builder.gep(tile.stored, later, column))
+                address = builder.gep(tile.stored, source, column)
+                value = load_widened(builder, tile, address, tile.lanes, read)
+                address = builder.gep(tile.element, target, column)
+                if write is None:
+                    builder.store(value, address, tile.size)
                 else:
-                    builder.store(value, target, tile.size)
-                return [
-                    builder.gep(tile.stored, source, self.stride_k),
-                    builder.gep(tile.element, target, self.width),
-                ]
+                    builder.masked_store(value, address, write, tile.size)
+            return [
+                builder.gep(tile.stored, source, self.stride_k),
+                builder.gep(tile.element, target, self.width),
+            ]
 
-            builder.loop(0, self.k, 1, [self.source_at(x, 0), self.target_at(x, 0)], row)
-
-        if tile.masked:
-            choose(builder, [whole], [lambda: copy(False), lambda: copy(True)])
-        else:
-            copy(False)
+        builder.loop(0, self.k, 1, [self.source_at(x, 0), self.target_at(x, 0)], row)
 
     def copy_blocks(self, x: Var) -> None:
         """k is contiguous: squares of lanes x lanes, transposed in registers.
@@ -225,10 +252,11 @@ class PanelPacker:
         write = builder.mask(builder.sub(self.width, x), tile.lanes)
 
         def block(k: Var, _: list[Var]) -> None:
-            rows = [
-                load_widened(builder, tile, builder.gep(tile.stored, start, k), tile.lanes)
-                for start in starts
-            ]
+            rows = []
+            for start in starts:
+                address = builder.gep(tile.stored, start, k)
+                builder.prefetch(builder.gep(tile.stored, address, BLOCKS_AHEAD * tile.lanes))
+                rows.append(load_widened(builder, tile, address, tile.lanes))
             target = self.target_at(x, k)
             for column in transpose(builder, rows):
                 if tile.masked:

@@ -38,8 +38,8 @@ MULTIPLY, SMALL = "gemm_multiply", "gemm_small"
 FINISH_WORDS = ("accumulate", "bias", "bias_kind", "activation")
 NO_BIAS, BIAS_PER_COLUMN, ONE_BIAS = 0, 1, 2
 
-# A panel of A lies at ``a + batch * a_batch + k0 * a_block + row * a_panel`` for the block of k that
-# starts at k0 (packed: the block's length for ``a_panel``); one of B likewise, by its column.
+# A panel of A lies at ``a + batch * a_batch + k0 * a_block + row * a_panel`` for the block of k
+# that starts at k0 (packed: the block's length for ``a_panel``); one of B likewise, by its column.
 # Columns from ``edge_start`` on come from the packed panel ``edge``, for whole vectors of them
 # cannot be read from B itself.  A task is ``rows_per_task`` x ``columns_per_task`` panels.
 MULTIPLY_WORDS = (
