@@ -1,6 +1,6 @@
 """What a tensor looks like when it is printed: PyTorch's text, character for character.
 
-The work is done on numpy values: `tensor_repr` fetches the shown elements, `NumberFormat` decides
+The work is done on numpy values: `_fetch` copies the shown elements, `NumberFormat` decides
 on one notation for all of them, `_array_text` lays them out in nested brackets, and the suffixes
 (device, size, dtype, grad_fn …) follow. The options are one immutable record that is replaced as a
 whole, so a thread that prints while another changes the options never sees half a change.
@@ -11,30 +11,15 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from flambeau.core.dtype import dtype, float32
-
-
-class Printable(Protocol):
-    """What printing needs to know about a tensor."""
-
-    dtype: dtype
-    shape: Sequence[int]
-    device: Any
-    requires_grad: bool
-    grad_fn: object | None
-
-    def detach(self) -> Any: ...
-
-
-Shown = list[list[tuple[int, int]]]
-Fetch = Callable[["Printable", Shown], np.ndarray]
+from flambeau.core.config import config
+from flambeau.core.dtype import BY_NAME, dtype
+from flambeau.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -234,48 +219,36 @@ class _Page:
         return [*parts[:edge], ellipsis, *parts[edge:]]
 
 
-def _tensor_text(tensor: Printable, fetch: Fetch, options: PrintOptions, indent: int) -> str:
+def _tensor_text(tensor: Tensor, options: PrintOptions, indent: int) -> str:
     """The values of a non-empty tensor, in brackets."""
-    shape = tuple(tensor.shape)
+    shape = tensor.shape
     summarized = math.prod(shape) > options.threshold
     edge = options.edgeitems
     cut = tuple(summarized and size > 2 * edge for size in shape)
-    values = _as_printed(fetch(tensor, _corner_indices(shape, cut, edge)), tensor.dtype)
+    shown = [_shown_indices(size, is_cut, edge) for size, is_cut in zip(shape, cut)]
+    values = _as_printed(_fetch(tensor, shown), tensor.dtype)
     page = _Page(_element_format(values, options), options, cut, summarized)
     return page.text(values, indent)
 
 
-def _corner_indices(shape: tuple[int, ...], cut: tuple[bool, ...], edge: int) -> Shown:
-    """For each dimension the ranges ``(begin, end)`` of indices that are shown."""
-    shown: Shown = []
-    for size, is_cut in zip(shape, cut, strict=True):
-        shown.append([(0, edge), (size - edge, size)] if is_cut else [(0, size)])
-    return shown
+def _shown_indices(size: int, is_cut: bool, edge: int) -> list[int]:
+    if not is_cut:
+        return list(range(size))
+    return [*range(edge), *range(size - edge, size)]
 
 
-def fetch_by_view(tensor: Printable, shown: Shown) -> np.ndarray:
-    """Gathers the shown elements, as bits of the dtype, by one view of the tensor per corner.
-
-    Only the corners leave the device.
-    """
-    detached = tensor.detach()
-    if all(len(ranges) == 1 for ranges in shown):
-        return np.asarray(detached.numpy())
-    lengths = [sum(end - begin for begin, end in ranges) for ranges in shown]
-    result = np.empty(lengths, dtype=tensor.dtype.numpy)
-    if result.size == 0:
-        return result
-    for corner in product(*(enumerate(ranges) for ranges in shown)):
-        source = tuple(slice(begin, end) for _, (begin, end) in corner)
-        target = tuple(
-            slice(-(end - begin), None) if position else slice(0, end - begin)
-            for position, (begin, end) in corner
-        )
-        result[target] = detached[source].numpy()
-    return result
+def _fetch(tensor: Tensor, shown: list[list[int]]) -> np.ndarray:
+    """A copy of the elements at these indices of each dimension, as numpy holds their dtype."""
+    layout = tensor._layout
+    itemsize = layout.dtype.itemsize
+    strides = [stride * itemsize for stride in layout.strides]
+    memory = tensor._storage.memory()
+    offset = layout.offset * itemsize
+    everything = np.ndarray(layout.shape, layout.dtype.numpy, memory, offset, strides)
+    return np.array(everything[np.ix_(*shown)])
 
 
-def _as_printed(values: np.ndarray, dtype: Any) -> np.ndarray:
+def _as_printed(values: np.ndarray, dtype: dtype) -> np.ndarray:
     """Values in the type whose text PyTorch prints: halves as float32, bfloat16 from its bits."""
     if dtype.name == "bfloat16":
         return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
@@ -288,23 +261,24 @@ def _as_printed(values: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def tensor_repr(
-    tensor: Printable,
+    tensor: Tensor,
     *,
     tensor_contents: str | None = None,
-    fetch: Fetch = fetch_by_view,
-    default_dtype: dtype = float32,
+    default_dtype: dtype | None = None,
 ) -> str:
     """Returns PyTorch's text of a tensor, as ``repr(tensor)`` shows it.
 
-    `tensor_contents` replaces the values, `fetch` says how the shown elements are obtained, and
-    `default_dtype` is the dtype in force, which needs no mention. For a `Parameter` this is the
-    part that follows its own line, "Parameter containing:".
+    `tensor_contents` replaces the values, and `default_dtype` is the dtype that needs no mention
+    (the one in force if None). For a `Parameter` this is the part that follows its own line,
+    "Parameter containing:".
     """
     options = _state.options
+    if default_dtype is None:
+        default_dtype = BY_NAME[config.default_dtype]
     prefix = _type_name(tensor) + "("
     contents = tensor_contents
     if contents is None:
-        contents = _contents(tensor, fetch, options, len(prefix))
+        contents = _contents(tensor, options, len(prefix))
     suffixes = [
         *_device_suffix(tensor),
         *_size_and_dtype_suffixes(tensor, options, default_dtype),
@@ -313,44 +287,44 @@ def tensor_repr(
     return _with_suffixes(prefix + contents, suffixes, len(prefix), options.linewidth)
 
 
-def _type_name(tensor: Printable) -> str:
+def _type_name(tensor: Tensor) -> str:
     name = type(tensor).__name__
     return "tensor" if name in ("Tensor", "Parameter") else name
 
 
-def _contents(tensor: Printable, fetch: Fetch, options: PrintOptions, indent: int) -> str:
+def _contents(tensor: Tensor, options: PrintOptions, indent: int) -> str:
     if tensor.device.type == "meta":
         return "..."
     if 0 in tensor.shape:
         return "[]"
-    return _tensor_text(tensor, fetch, options, indent)
+    return _tensor_text(tensor, options, indent)
 
 
-def _device_suffix(tensor: Printable) -> list[str]:
+def _device_suffix(tensor: Tensor) -> list[str]:
     if tensor.device.type == "cpu":
         return []
     return [f"device='{tensor.device}'"]
 
 
 def _size_and_dtype_suffixes(
-    tensor: Printable, options: PrintOptions, default_dtype: Any
+    tensor: Tensor, options: PrintOptions, default_dtype: dtype
 ) -> list[str]:
     """The size and dtype of a tensor, where its values do not tell them."""
     size = f"size={tuple(tensor.shape)}"
-    dtype = f"dtype={tensor.dtype}"
+    type_name = f"dtype={tensor.dtype}"
     is_default = tensor.dtype is default_dtype
     if tensor.device.type == "meta":
-        return [size] if is_default else [size, dtype]
+        return [size] if is_default else [size, type_name]
     if 0 in tensor.shape:
         sizes = [] if len(tensor.shape) == 1 else [size]
-        return sizes if is_default else [*sizes, dtype]
+        return sizes if is_default else [*sizes, type_name]
     sizes = [] if options.edgeitems else [size]
     default_complex = "complex128" if default_dtype.name == "float64" else "complex64"
     is_evident = is_default or tensor.dtype.name in ("int64", "bool", default_complex)
-    return sizes if is_evident else [*sizes, dtype]
+    return sizes if is_evident else [*sizes, type_name]
 
 
-def _gradient_suffix(tensor: Printable) -> list[str]:
+def _gradient_suffix(tensor: Tensor) -> list[str]:
     try:
         grad_fn = tensor.grad_fn
     except RuntimeError:
