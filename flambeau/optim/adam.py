@@ -7,8 +7,7 @@ from typing import Any
 from flambeau.autograd.graph import grad_mode
 from flambeau.core.dtype import float32, float64
 from flambeau.ops.creation import get_default_dtype, zeros, zeros_like
-from flambeau.ops.foreach import adam_amsgrad_step_, adam_step_
-from flambeau.ops.view import view_as_real
+from flambeau.ops.foreach import adam_step_
 from flambeau.optim.optimizer import (
     CAPTURABLE_DEVICES,
     Optimizer,
@@ -145,18 +144,15 @@ class Adam(Optimizer):
             )
         lr = host_number(group["lr"])
         beta1, beta2 = map(host_number, group["betas"])
-        eps = group["eps"]
-        weight_decay = host_number(group["weight_decay"])
-        if group["decoupled_weight_decay"]:
-            shrink, penalty = 1 - lr * weight_decay, 0.0
-        else:
-            shrink, penalty = 1.0, weight_decay
-        sign = -1.0 if group["maximize"] else 1.0
+        eps = float(group["eps"])
         first_weight, second_weight = 1 - beta1, 1 - beta2
-        amsgrad = group["amsgrad"]
+        decay, factor = _decay(group, lr)
+        amsgrad = bool(group["amsgrad"])
+        update = adam_step_(amsgrad, decay, bool(group["maximize"]), first_weight >= 0.5)
         states = self.state
         counters = self._counters
-        corrected_step = step_size = root_correction = 0.0
+        numbers: tuple[float, ...] = ()
+        numbers_step = -1.0
         for param in group["params"]:
             grad = param._grad
             if grad is None:
@@ -169,29 +165,23 @@ class Adam(Optimizer):
                 counter = counters[param] = _Counter(state["step"])
             memory = counter.memory
             memory[()] = step = memory[()] + 1.0
-            if step != corrected_step:
-                step_size = lr / (1 - beta1**step)
-                root_correction = math.sqrt(1 - beta2**step)
-                corrected_step = step
-            moments = [param, grad, state["exp_avg"], state["exp_avg_sq"]]
-            operator = adam_step_
+            if step != numbers_step:
+                # Parameters step together nearly always: one computation serves the group.
+                numbers_step = step
+                numbers = (
+                    lr / (1 - beta1**step),
+                    math.sqrt(1 - beta2**step),
+                    eps,
+                    first_weight,
+                    beta2,
+                    second_weight,
+                    factor,
+                )
             if amsgrad:
-                moments.append(state["max_exp_avg_sq"])
-                operator = adam_amsgrad_step_
-            if param.is_complex():
-                moments = [view_as_real(tensor) for tensor in moments]
-            operator(
-                *moments,
-                step_size,
-                root_correction,
-                eps,
-                first_weight,
-                beta2,
-                second_weight,
-                shrink,
-                penalty,
-                sign,
-            )
+                largest = state["max_exp_avg_sq"]
+                update((param, grad, state["exp_avg"], state["exp_avg_sq"], largest), numbers)
+            else:
+                update((param, grad, state["exp_avg"], state["exp_avg_sq"]), numbers)
 
     def _start(self, param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         if group["fused"]:
@@ -251,6 +241,16 @@ def new_step(param: Tensor, group: dict[str, Any]) -> Tensor:
     on_device = group["capturable"] or group["fused"]
     dtype = float64 if get_default_dtype() is float64 and not group["fused"] else float32
     return zeros((), dtype=dtype, device=param.device if on_device else "cpu")
+
+
+def _decay(group: dict[str, Any], lr: float) -> tuple[str, float]:
+    """Where the weight decay acts, and the number that the update takes for it."""
+    weight_decay = host_number(group["weight_decay"])
+    if weight_decay == 0:
+        return "none", 0.0
+    if group["decoupled_weight_decay"]:
+        return "parameter", 1 - lr * weight_decay
+    return "gradient", weight_decay
 
 
 def _check_one_element(name: str, value: Any, one_kernel: bool) -> None:

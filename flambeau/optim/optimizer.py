@@ -83,10 +83,8 @@ def to_scalar(value: Any) -> Any:
 
 
 def host_number(value: Any) -> float:
-    """A hyperparameter as the Python number that the kernel gets; a tensor is read."""
-    if isinstance(value, Tensor):
-        return value.item()
-    return value
+    """A hyperparameter as the Python float that the kernel gets; a tensor is read."""
+    return float(value)
 
 
 def check_fused_parameter(param: Tensor) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flambeau.autograd.graph import grad_mode
+from flambeau.ops.creation import empty_like
 from flambeau.ops.foreach import sgd_momentum_step_, sgd_step_
 from flambeau.optim.optimizer import (
     Optimizer,
@@ -98,21 +99,20 @@ class SGD(Optimizer):
         return loss
 
     def _plain_update(self, group: dict[str, Any]) -> None:
-        lr = host_number(group["lr"])
         weight_decay = host_number(group["weight_decay"])
-        sign = -1.0 if group["maximize"] else 1.0
+        numbers = (host_number(group["lr"]), weight_decay)
+        update = sgd_step_(weight_decay != 0, bool(group["maximize"]))
         for param in group["params"]:
             grad = param._grad
             if grad is not None:
-                sgd_step_(param, grad, lr, weight_decay, sign)
+                update((param, grad), numbers)
 
     def _momentum_update(self, group: dict[str, Any]) -> None:
-        lr = host_number(group["lr"])
         weight_decay = host_number(group["weight_decay"])
-        sign = -1.0 if group["maximize"] else 1.0
-        momentum = group["momentum"]
-        fresh = 1 - group["dampening"]
-        nesterov = group["nesterov"]
+        momentum = float(group["momentum"])
+        numbers = (host_number(group["lr"]), weight_decay, momentum, 1.0 - group["dampening"])
+        switches = (bool(group["nesterov"]), weight_decay != 0, bool(group["maximize"]))
+        update = sgd_momentum_step_(False, *switches)
         states = self.state
         for param in group["params"]:
             grad = param._grad
@@ -121,14 +121,11 @@ class SGD(Optimizer):
             state = states[param]
             buffer = state.get("momentum_buffer")
             if buffer is None:
-                # The first step takes the gradient itself: zeros, kept nought times, plus one grad.
-                buffer = state["momentum_buffer"] = grad.new_zeros(grad.shape)
-                kept, added = 0.0, 1.0
+                # The first step takes the gradient itself, undampened.
+                buffer = state["momentum_buffer"] = empty_like(grad)
+                sgd_momentum_step_(True, *switches)((param, grad, buffer), numbers)
             else:
-                kept, added = momentum, fresh
-            sgd_momentum_step_(
-                param, grad, buffer, lr, weight_decay, sign, kept, added, momentum, nesterov
-            )
+                update((param, grad, buffer), numbers)
 
     def _differentiable_update(self, group: dict[str, Any]) -> None:
         """The same formulas in ordinary operations, which autograd records."""

@@ -60,7 +60,8 @@ class Channel:
 
     def send(self, message: object) -> None:
         """Hand over ``message``; raises what pickling raises, or BrokenPipeError."""
-        data, buffers = _dump(message)
+        # Held until all is written: the buffers are views of storages that `kept` keeps.
+        kept, data, buffers = _dump(message)
         if not buffers and len(data) < _PACKET_LIMIT:
             self.socket.sendmsg([_INLINE, data])
             return
@@ -73,6 +74,7 @@ class Channel:
             self.socket.sendmsg([header], rights)
         finally:
             os.close(descriptor)
+            kept.clear()
 
     def receive(self) -> Any:
         """The next message, waiting for it."""
@@ -111,8 +113,8 @@ def _close_loader_ends() -> None:
 os.register_at_fork(after_in_child=_close_loader_ends)
 
 
-def _dump(message: object) -> tuple[bytes, list[memoryview]]:
-    """The pickle of ``message`` and the large buffers that it refers to."""
+def _dump(message: object) -> tuple[list[Tensor], bytes, list[memoryview]]:
+    """The pickle of ``message`` and the large buffers that it refers to, after their keepers."""
     buffers: list[memoryview] = []
 
     def keep_small_inside(buffer: pickle.PickleBuffer) -> bool:
@@ -123,8 +125,9 @@ def _dump(message: object) -> tuple[bytes, list[memoryview]]:
         return False
 
     file = io.BytesIO()
-    _MessagePickler(file, 5, buffer_callback=keep_small_inside).dump(message)
-    return file.getvalue(), buffers
+    pickler = _MessagePickler(file, 5, buffer_callback=keep_small_inside)
+    pickler.dump(message)
+    return pickler.kept, file.getvalue(), buffers
 
 
 def _aligned(size: int) -> int:
@@ -166,20 +169,30 @@ class _MessagePickler(pickle.Pickler):
 
     dispatch_table = ForkingPickler(io.BytesIO()).dispatch_table
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kept: list[Tensor] = []
+
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not Tensor:
             return NotImplemented
-        return _rebuild_tensor, (pickle.PickleBuffer(_bytes_of(value)), *_description(value))
+        dense = _contiguous(value)
+        self.kept.append(dense)
+        return _rebuild_tensor, (pickle.PickleBuffer(_bytes_of(dense)), *_description(value))
 
 
-def _bytes_of(value: Tensor) -> memoryview:
+def _contiguous(value: Tensor) -> Tensor:
     if value.requires_grad and not value.is_leaf:
         raise RuntimeError(
             "Cowardly refusing to serialize non-leaf tensor which requires_grad, since autograd "
             "does not support crossing process boundaries.  If you just want to transfer the "
             "data, call detach() on the tensor before serializing (e.g., putting it on the queue)."
         )
-    dense = value.detach().contiguous()
+    return value.detach().contiguous()
+
+
+def _bytes_of(dense: Tensor) -> memoryview:
+    """The memory of a contiguous tensor, valid while the tensor lives."""
     start = dense.storage_offset() * dense.element_size()
     return dense._storage.memory()[start : start + dense.nbytes]
 
@@ -203,7 +216,8 @@ def _rebuild_tensor(
 
 
 def _reduce_tensor(value: Tensor) -> Any:
-    return _rebuild_tensor, (bytearray(_bytes_of(value)), *_description(value))
+    dense = _contiguous(value)
+    return _rebuild_tensor, (bytearray(_bytes_of(dense)), *_description(value))
 
 
 # Arguments of a worker that is spawned, not forked, go through multiprocessing's own pickler.
