@@ -15,7 +15,7 @@ from flambeau.compiler.correlation_plan import (
     CorrelationProblem,
     with_flattened,
 )
-from flambeau.compiler.kernel_step import Pointer
+from flambeau.compiler.kernel_step import Pointer, Word
 from flambeau.compiler.library_plan import LibraryPlan, PlanWriter, ceil_div
 from flambeau.compiler.target import Target
 from flambeau.compiler.weight_gradient import BIAS_SUM, weight_gradient_module
@@ -226,7 +226,7 @@ def plan_backward_bias(problem: ConvolutionProblem, target: Target) -> LibraryPl
     parts = ceil_div(max(1, problem.batch), images)
     total = Pointer("grad_bias")
     target_sums = writer.reserve(parts * channels * tile.size) if parts > 1 else total
-    arguments = {
+    arguments: dict[str, Word] = {
         "grad": Pointer("grad_output"),
         "target": target_sums,
         "images": problem.batch,

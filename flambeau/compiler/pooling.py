@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +108,16 @@ class Windows:
     taps: int
     regular: tuple[int, int] | None
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether there is one window, of all elements."""
+        return self.step == 1 and len(self.first) == 1 and self.count[0] == self.size
+
+    @property
+    def is_one_element(self) -> bool:
+        """Whether there is one element, in each of the windows."""
+        return self.size == 1 and bool((self.count == 1).all())
+
     def transposed(self) -> Windows:
         """For each element, the windows that cover it (of step 1)."""
         elements = np.arange(self.size)
@@ -123,10 +134,28 @@ class Windows:
         return Windows(len(self.first), first, count, np.ones_like(count), 1, taps, regular)
 
 
+def _joined(rows: Windows, columns: Windows) -> tuple[Windows, Windows]:
+    """The windows of planes seen as single rows, where there is one window, or one element."""
+    if rows.is_everything and columns.is_everything:
+        size = rows.size * columns.size
+        first, count, taps = np.zeros(1), np.array([size]), size
+    elif rows.is_one_element and columns.is_one_element:
+        size, taps = 1, 1
+        first = np.zeros(len(rows.first) * len(columns.first))
+        count = np.ones_like(first)
+    else:
+        return rows, columns
+    one = np.ones(1)
+    return (
+        Windows(1, one - 1, one, one, 1, 1, None),
+        Windows(size, first, count, count, 1, taps, None),
+    )
+
+
 def plan_max_pool(problem: AnyPoolingProblem, target: Target) -> LibraryPlan:
     """``output`` and ``indices`` (int64, into the input plane) from ``input``: operand names."""
     writer, tile = PlanWriter(), tile_shape(problem.dtype.llvm, target)
-    rows, columns = problem.windows(0), problem.windows(1)
+    rows, columns = _joined(problem.windows(0), problem.windows(1))
     operands = {
         "input": Pointer("input"),
         "output": Pointer("output"),
@@ -159,6 +188,7 @@ def plan_avg_pool(problem: AnyPoolingProblem, target: Target) -> LibraryPlan:
     writer, tile = PlanWriter(), tile_shape(problem.dtype.llvm, target)
     rows, columns = problem.windows(0), problem.windows(1)
     by_row, by_column = _divisors(problem, rows, columns)
+    rows, columns = _joined(rows, columns)
     operands = {
         "input": Pointer("input"),
         "output": Pointer("output"),
@@ -189,13 +219,13 @@ def plan_avg_pool_backward(problem: AnyPoolingProblem, target: Target) -> Librar
     grain = GRAIN_MOVES // max(1, out_columns)
     tasks = problem.planes * out_rows
     writer.add(pooling_module(tile).step(DIVIDE, arguments, tasks, grain))
+    rows, columns = _joined(rows.transposed(), columns.transposed())
     operands = {
         "input": divided,
         "output": Pointer("grad_input"),
-        "row_divisor": writer.constant(np.ones(problem.in_size[0], problem.dtype.numpy)),
-        "column_divisor": writer.constant(np.ones(problem.in_size[1], problem.dtype.numpy)),
+        "row_divisor": writer.constant(np.ones(len(rows.first), problem.dtype.numpy)),
+        "column_divisor": writer.constant(np.ones(len(columns.first), problem.dtype.numpy)),
     }
-    rows, columns = rows.transposed(), columns.transposed()
     _add_pool(writer, tile, MEAN, problem.planes, rows, columns, operands)
     return writer.finish()
 
@@ -209,8 +239,8 @@ def _divisors(
         by_row = np.full_like(by_row, problem.divisor_override)
         by_column = np.ones_like(by_column)
     # The mean of an empty window is 0 / 1.
-    numpy_dtype = problem.dtype.numpy
-    return tuple(np.where(d == 0, 1, d).astype(numpy_dtype) for d in (by_row, by_column))
+    by_row, by_column = (np.where(d == 0, 1, d) for d in (by_row, by_column))
+    return by_row.astype(problem.dtype.numpy), by_column.astype(problem.dtype.numpy)
 
 
 def _add_pool(
@@ -220,7 +250,7 @@ def _add_pool(
     planes: int,
     rows: Windows,
     columns: Windows,
-    operands: dict[str, Word],
+    operands: Mapping[str, Word],
 ) -> None:
     out_rows, out_columns = len(rows.first), len(columns.first)
     kind = _choose_kind(tile, rows, columns)

@@ -7,9 +7,11 @@ import struct
 
 import numpy as np
 
-from flambeau.compiler.jit import compile_module
+from flambeau.compiler.image import load_image
+from flambeau.compiler.jit import compile_module, emit_image
 from flambeau.compiler.kernel_step import WORKSPACE, KernelStep, Pointer
 from flambeau.compiler.library_plan import CONSTANTS, LibraryPlan
+from flambeau.compiler.target import Target, describe_host, host, processor_flags
 
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
@@ -17,10 +19,38 @@ _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64
 _GUARD = 256
 
 
+_loaded: dict[tuple[str, str], dict[str, int]] = {}
+
+
+def possible_targets() -> list[Target]:
+    """The host, and the lesser targets that it can run."""
+    targets = [host()]
+    for name in ("avx2", "scalar"):
+        try:
+            target = describe_host(host().architecture, processor_flags(), name)
+        except RuntimeError:
+            continue
+        if target.name not in {known.name for known in targets}:
+            targets.append(target)
+    return targets
+
+
+def functions_of(step: KernelStep, target: Target) -> dict[str, int]:
+    if target.identity == host().identity:
+        return compile_module(step.module_key, step.source, step.functions)
+    key = (step.module_key, target.name)
+    if key not in _loaded:
+        _loaded[key] = load_image(emit_image(step.source(), target))
+    return _loaded[key]
+
+
 class PlanRunner:
     """A plan with its memory: operands are copied in and out, with guards around them."""
 
-    def __init__(self, plan: LibraryPlan, operands: dict[str, np.ndarray]) -> None:
+    def __init__(
+        self, plan: LibraryPlan, operands: dict[str, np.ndarray], target: Target | None = None
+    ) -> None:
+        self.target = target or host()
         self.operands = {name: _Guarded(array.nbytes) for name, array in operands.items()}
         self.shapes = {name: (array.shape, array.dtype) for name, array in operands.items()}
         for name, array in operands.items():
@@ -33,7 +63,7 @@ class PlanRunner:
         self.steps = [self._prepare(step) for step in plan.steps]
 
     def _prepare(self, step: KernelStep) -> tuple:
-        addresses = compile_module(step.module_key, step.source, step.functions)
+        addresses = functions_of(step, self.target)
         words = b"".join(self._word(word) for word in step.words)
         block = ctypes.create_string_buffer(words, len(words))
         return _KERNEL(addresses[step.function]), block, step.tasks
@@ -72,9 +102,13 @@ class _Guarded:
 
 
 def run_plan(
-    plan: LibraryPlan, operands: dict[str, np.ndarray], result: str, cut: int | None = None
+    plan: LibraryPlan,
+    operands: dict[str, np.ndarray],
+    result: str,
+    cut: int | None = None,
+    target: Target | None = None,
 ) -> np.ndarray:
     """The operand ``result`` after one run."""
-    runner = PlanRunner(plan, operands)
+    runner = PlanRunner(plan, operands, target)
     runner.run(cut)
     return runner.result(result)
