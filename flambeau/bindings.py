@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as copy_module
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,16 @@ from flambeau import interchange, printing
 from flambeau.autograd import engine as autograd
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
+from flambeau.core.memory_format import contiguous_format, strided
 from flambeau.engine.storage import Storage
 from flambeau.ops import (  # noqa: F401 - importing declares the operators
+    conversion,
+    convolution,
     creation,
     declare,
+    matmul,
     pointwise,
+    random,
     reduction,
     view,
 )
@@ -248,6 +254,78 @@ def _format(self: Tensor, spec: str) -> str:
     return object.__format__(self, spec)
 
 
+def _reversed(self: Tensor) -> Tensor:
+    """``x.T``: all dimensions in reverse."""
+    return view.permute(self, tuple(range(self.ndim))[::-1])
+
+
+def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
+    """Changes the shape in place; elements beyond the old storage are undefined."""
+    if self.requires_grad:
+        raise RuntimeError("cannot resize variables that require grad")
+    declare.resize(self, creation.sizes_of("resize_", sizes))
+    return self
+
+
+def set_(self: Tensor, source: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+    """Makes this tensor share the source's storage, shape and strides."""
+    if source is None:
+        source = creation.empty_tensor((0,), self.dtype)
+    if isinstance(source, Tensor):
+        self._storage, self._layout = source._storage, source._layout
+        return self
+    offset, size, stride = args if len(args) == 3 else (0, (source.nbytes() // self.itemsize,), (1,))
+    self._storage = source._untyped_storage._storage if hasattr(source, "_untyped_storage") else source._storage
+    self._layout = Layout.of(tuple(size), self.dtype, self.device, tuple(stride), offset)
+    return self
+
+
+def is_contiguous(self: Tensor, memory_format: Any = None) -> bool:
+    """Whether the elements lie in row-major order without gaps."""
+    if memory_format is None or memory_format is contiguous_format:
+        return self._layout.is_contiguous
+    if self.ndim != 4:
+        return False
+    n, c, h, w = self.shape
+    return self._layout.strides == (h * w * c, 1, w * c, c)
+
+
+def deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
+    """``copy.deepcopy``: leaves only; shared memory stays shared within one copy."""
+    if self.grad_fn is not None:
+        raise RuntimeError(
+            "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol "
+            "at the moment.  If you were attempting to deepcopy a module, this may be because of a "
+            "torch.nn.utils.weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001"
+        )
+    if id(self) in memo:
+        found: Tensor = memo[id(self)]
+        return found
+    storage = memo.get(id(self._storage))
+    if storage is None:
+        storage = Storage(self._storage.nbytes, self._storage.device)
+        if self.device.type != "meta" and storage.nbytes:
+            storage.memory()[:] = self._storage.memory()
+        memo[id(self._storage)] = storage
+    result = as_subclass(Tensor._from_storage(storage, self._layout), type(self))
+    result._requires_grad = self._requires_grad
+    memo[id(self)] = result
+    if self._grad is not None:
+        result._grad = deepcopy(self._grad, memo)
+    for name, value in self.__dict__.items():
+        setattr(result, name, copy_module.deepcopy(value, memo))
+    return result
+
+
+def contains(self: Tensor, element: Any) -> bool:
+    """``x in tensor``: whether any element equals it."""
+    if isinstance(element, (Tensor, int, float, bool, complex)):
+        return bool((self == element).any().item())  # type: ignore[attr-defined]
+    raise RuntimeError(
+        f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}."
+    )
+
+
 def attach_protocols() -> None:
     """Gives ``Tensor`` what needs more than one operator."""
     Tensor._construct = staticmethod(_construct)
@@ -270,10 +348,34 @@ def attach_protocols() -> None:
         "__format__": _format,
         "__iter__": _iterate,
         "as_subclass": as_subclass,
+        "to": conversion.to,
+        "type": conversion.tensor_type,
+        "type_as": conversion.type_as,
+        "clone": conversion.clone,
+        "cpu": conversion.cpu,
+        "cuda": conversion.cuda,
+        "fill_": creation.fill_,
+        "zero_": creation.zero_,
+        "resize_": resize_,
+        "resize_as_": lambda self, other, memory_format=None: resize_(self, other.shape),
+        "set_": set_,
+        "is_contiguous": is_contiguous,
+        "expand_as": lambda self, other: view.expand(self, other.shape),
+        "view_as": lambda self, other: view.view(self, other.shape),
+        "reshape_as": lambda self, other: view.reshape(self, other.shape),
+        "__deepcopy__": deepcopy,
+        "__contains__": contains,
+        **conversion.SHORT_METHODS,
+        **creation.NEW_METHODS,
+        **random.METHODS,
     }
     for name, function in methods.items():
         setattr(Tensor, name, function)
     Tensor.data = property(_data, _set_data)  # type: ignore[attr-defined]
+    Tensor.T = property(_reversed)  # type: ignore[attr-defined]
+    Tensor.mT = property(lambda self: view.transpose(self, -2, -1))  # type: ignore[attr-defined]
+    Tensor.H = property(lambda self: view.transpose(self, 0, 1))  # type: ignore[attr-defined]
+    Tensor.layout = strided  # type: ignore[attr-defined]
 
 
 attach_operators()

@@ -16,7 +16,7 @@ from typing import Any
 from flambeau.autograd.graph import Node, SavedResult, grad_mode
 from flambeau.core.layout import Layout
 from flambeau.ops import operator, view
-from flambeau.ops.creation import ones_like, zeros
+from flambeau.ops.creation import filled, ones_like
 from flambeau.ops.declare import copy
 from flambeau.ops.pointwise import add
 from flambeau.ops.reduction import sum_to_shape
@@ -80,7 +80,7 @@ def grad(
     found = [walk.captured.get(id(tensor)) for tensor in inputs]
     if materialize_grads:
         return tuple(
-            zeros(t.shape, dtype=t.dtype) if g is None else g for t, g in zip(inputs, found, strict=True)
+            filled(t._layout.contiguous(), 0) if g is None else g for t, g in zip(inputs, found, strict=True)
         )
     if not allow_unused and any(g is None for g in found):
         raise RuntimeError(
@@ -390,8 +390,7 @@ def _materialized(node: Node, grads: Sequence[Tensor | None], number: int) -> Te
     """An output without a gradient counts as one with zeros."""
     gradient = grads[number]
     if gradient is None:
-        layout = node.output_layouts[number]
-        return zeros(layout.shape, dtype=layout.dtype)
+        return filled(node.output_layouts[number].contiguous(), 0)
     return gradient
 
 

@@ -1,15 +1,29 @@
-"""New tensors from sizes and numbers."""
+"""New tensors from sizes and numbers: zeros, full, arange, linspace, eye and their like.
+
+What they fill is recorded like any call, so a constant fuses into its consumers and costs no memory of
+its own.
+"""
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flambeau.compiler.kernel import Value, where
+from flambeau.core import dtype as types
 from flambeau.core.device import CPU, device
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, is_dense
-from flambeau.engine.call import Call, Pointwise, View
+from flambeau.engine.call import IOTA_SLOT, Call, Pointwise, View
 from flambeau.engine.storage import Storage
 from flambeau.ops import call as path
-from flambeau.ops.declare import default_dtype
+from flambeau.ops.declare import copy_, default_dtype, resize_out
+from flambeau.ops.schema import REQUIRED, as_int
 from flambeau.tensor import Tensor
+
+_device, _dtype = device, dtype
 
 
 class _Fill:
@@ -17,33 +31,88 @@ class _Fill:
 
     name = "full"
 
-    def build(self, key, first_slot: int) -> Call:
+    def build(self, key: Any, first_slot: int) -> Call:
         _, _, _, (layout, kind), _ = key
         work = Pointwise(lambda _, scalars: [scalars[0].cast(layout.dtype)])
         writes = (View(first_slot, layout),)
         return Call(self.name, key, (), writes, (layout,), (float if kind is float else int,), work)
 
 
+class _Indexed:
+    """A call that computes new elements from their row-major index and some numbers."""
+
+    def __init__(self, name: str, body: Callable[..., Value]) -> None:
+        self.name = name
+        self.body = body
+
+    def build(self, key: Any, first_slot: int) -> Call:
+        _, _, _, (layout, kinds), _ = key
+        index = View(IOTA_SLOT, Layout.of(layout.shape, types.int64))
+
+        def body(inputs: Sequence[Value], scalars: Sequence[Value]) -> list[Value]:
+            return [self.body(inputs[0], *scalars, layout.dtype).cast(layout.dtype)]
+
+        kinds = tuple(float if k is float else int for k in kinds)
+        return Call(self.name, key, (index,), (View(first_slot, layout),), (layout,), kinds, Pointwise(body))
+
+    def __call__(self, layout: Layout, *numbers: int | float) -> Tensor:
+        kinds = tuple(type(n) for n in numbers)
+        return path.record(self, (), (layout, kinds), numbers)[0]
+
+
 _FILL = _Fill()
 
 
-def filled(layout: Layout, number) -> Tensor:
+def _arange(i: Value, start: Value, step: Value, kind: dtype) -> Value:
+    return start + i.cast(start.dtype) * step
+
+
+def _linspace(i: Value, start: Value, end: Value, steps: Value, kind: dtype) -> Value:
+    """From both ends towards the middle, as PyTorch does, so that the ends are exact."""
+    compute = types.float64 if kind is types.float64 else types.float32
+    first, last, count = start.cast(compute), end.cast(compute), steps.cast(compute)
+    step = (last - first) / (count - 1)
+    position = i.cast(compute)
+    up = first + step * position
+    down = last - step * (count - 1 - position)
+    return where(i < steps / 2, up, down)
+
+
+def _eye(i: Value, columns: Value, kind: dtype) -> Value:
+    row = i / columns
+    return (i - row * columns == row).cast(types.int64)
+
+
+_ARANGE = _Indexed("arange", _arange)
+_LINSPACE = _Indexed("linspace", _linspace)
+_EYE = _Indexed("eye", _eye)
+
+
+def filled(layout: Layout, number: bool | int | float) -> Tensor:
     """A new tensor of that layout, every element ``number``."""
+    if layout.device.type == "meta" or layout.dtype.is_complex:
+        return _filled_elsewhere(layout, number)
     return path.record(_FILL, (), (layout, type(number)), (number,))[0]
 
 
-def empty_tensor(shape, dtype: dtype | None = None, device: device | None = None) -> Tensor:
+def _filled_elsewhere(layout: Layout, number: Any) -> Tensor:
+    """On the meta device there is nothing to fill; complex kernels do not exist, memory does."""
+    tensor = Tensor._from_storage(Storage(layout.nbytes, layout.device), layout)
+    if layout.device.type == "meta" or not layout.numel:
+        return tensor
+    import numpy as np
+
+    memory = tensor._storage.memory()
+    np.frombuffer(memory, layout.dtype.numpy)[:] = number
+    return tensor
+
+
+def empty_tensor(
+    shape: Sequence[int], dtype: dtype | None = None, device: device | None = None
+) -> Tensor:
     """A new contiguous tensor with undefined contents."""
     layout = Layout.of(shape, dtype or default_dtype(), device or CPU)
     return Tensor._from_storage(Storage(layout.nbytes, layout.device), layout)
-
-
-def ones_like(tensor: Tensor) -> Tensor:
-    return filled(like_layout(tensor), 1)
-
-
-def zeros(shape, dtype: dtype | None = None) -> Tensor:
-    return filled(Layout.of(shape, dtype or default_dtype()), 0)
 
 
 def like_layout(tensor: Tensor, dtype: dtype | None = None) -> Layout:
@@ -51,3 +120,266 @@ def like_layout(tensor: Tensor, dtype: dtype | None = None) -> Layout:
     layout = tensor._layout
     strides = layout.strides if is_dense(layout) else None
     return Layout.of(layout.shape, dtype or layout.dtype, layout.device, strides)
+
+
+def cuda_error() -> Exception:
+    """What PyTorch's CPU build says when asked for a GPU."""
+    return AssertionError("Torch not compiled with CUDA enabled")
+
+
+def target_device(where: Any) -> device:
+    if where is None:
+        return CPU
+    target = _device(where)
+    if target.type == "cuda":
+        raise cuda_error()
+    return target
+
+
+def sizes_of(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
+    """``(2, 3)`` and ``((2, 3),)`` alike; PyTorch's errors for anything else."""
+    given = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    result = tuple(as_int(n) for n in given)
+    for k, n in enumerate(result):
+        if n is REQUIRED:
+            got = ", ".join(type(s).__name__ for s in sizes)
+            raise TypeError(
+                f"{name}(): argument 'size' (position 1) must be tuple of ints, but found element of "
+                f"type {type(given[k]).__name__} at pos {k}"
+                if isinstance(given, (tuple, list)) and given is not sizes
+                else f"{name}() received an invalid combination of arguments - got ({got}), but "
+                "expected one of:\n * (tuple of ints size, *, tuple of names names, ...)\n"
+            )
+        if n < 0:
+            raise RuntimeError(
+                f"Trying to create tensor with negative dimension {n}: {list(result)}"
+            )
+    return result
+
+
+def finish(
+    tensor: Tensor, requires_grad: bool = False, out: Tensor | None = None
+) -> Tensor:
+    if out is not None:
+        resize_out(out, tensor.shape)
+        return copy_(out, tensor)
+    if requires_grad:
+        tensor.requires_grad_()
+    return tensor
+
+
+def _filler(name: str, number: int) -> Callable[..., Tensor]:
+    def create(
+        *size: Any, out: Tensor | None = None, dtype: dtype | None = None, layout: Any = None,
+        device: Any = None, pin_memory: bool = False, requires_grad: bool = False, names: Any = None,
+    ) -> Tensor:  # fmt: skip
+        if "size" in () or not size:
+            size = ((),) if not size else size
+        shape = sizes_of(name, size)
+        made = filled(Layout.of(shape, dtype or (out.dtype if out is not None else default_dtype()), target_device(device)), number)
+        return finish(made, requires_grad, out)
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"Returns a tensor of the given sizes filled with {number}."
+    return create
+
+
+zeros = _filler("zeros", 0)
+ones = _filler("ones", 1)
+
+
+def full(
+    size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: dtype | None = None,
+    layout: Any = None, device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Returns a tensor of the given sizes filled with a number; its type is the number's."""
+    number = fill_value.item() if hasattr(fill_value, "item") else fill_value
+    kind = dtype or (out.dtype if out is not None else number_dtype(number))
+    shape = sizes_of("full", (size,) if isinstance(size, (tuple, list)) else (size,))
+    return finish(filled(Layout.of(shape, kind, target_device(device)), number), requires_grad, out)
+
+
+def number_dtype(number: Any) -> dtype:
+    """The type that a Python number alone gives a tensor."""
+    if isinstance(number, bool):
+        return types.bool_
+    if isinstance(number, int):
+        return types.int64
+    if isinstance(number, complex):
+        return default_dtype().to_complex()
+    return default_dtype()
+
+
+def empty(
+    *size: Any, out: Tensor | None = None, dtype: dtype | None = None, layout: Any = None,
+    device: Any = None, pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None,
+    names: Any = None,
+) -> Tensor:  # fmt: skip
+    """Returns a tensor of the given sizes with undefined contents."""
+    shape = sizes_of("empty", size or ((),))
+    if out is not None:
+        resize_out(out, shape)
+        return out
+    return finish(empty_tensor(shape, dtype, target_device(device)), requires_grad)
+
+
+def empty_strided(
+    size: Sequence[int], stride: Sequence[int], *, dtype: dtype | None = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """Returns a tensor of the given sizes and strides with undefined contents."""
+    made = Layout.of(size, dtype or default_dtype(), target_device(device), stride)
+    return finish(Tensor._from_storage(Storage(made.nbytes, made.device), made), requires_grad)
+
+
+def _like(name: str, number: int | None) -> Callable[..., Tensor]:
+    def create(
+        input: Tensor, *, dtype: dtype | None = None, layout: Any = None, device: Any = None,
+        requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False,
+    ) -> Tensor:  # fmt: skip
+        if not isinstance(input, Tensor):
+            raise TypeError(
+                f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
+            )
+        made = like_layout(input, dtype)
+        if device is not None:
+            made = Layout.of(made.shape, made.dtype, target_device(device), made.strides)
+        if number is None:
+            return finish(Tensor._from_storage(Storage(made.nbytes, made.device), made), requires_grad)
+        return finish(filled(made, number), requires_grad)
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"Returns a tensor like ``input`` ({name.removesuffix('_like')})."
+    return create
+
+
+zeros_like = _like("zeros_like", 0)
+ones_like = _like("ones_like", 1)
+empty_like = _like("empty_like", None)
+
+
+def full_like(
+    input: Tensor, fill_value: Any, *, dtype: dtype | None = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """Returns a tensor like ``input`` filled with a number."""
+    return finish(filled(like_layout(input, dtype), fill_value), requires_grad)
+
+
+def arange(
+    start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = None,
+    dtype: dtype | None = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Returns ``start, start + step, …`` below ``end``; integers if all three are."""
+    if end is None:
+        start, end = 0, start
+    start, end, step = (n.item() if hasattr(n, "item") else n for n in (start, end, step))
+    _check_range(start, end, step)
+    whole = all(isinstance(n, int) for n in (start, end, step))
+    kind = dtype or (out.dtype if out is not None else types.int64 if whole else default_dtype())
+    if whole:
+        count = max(0, -((start - end) // step))
+    else:
+        count = max(0, math.ceil((end - start) / step))
+        start, step = float(start), float(step)
+    made = _ARANGE(Layout.of((count,), kind, target_device(device)), start, step)
+    return finish(made, requires_grad, out)
+
+
+def _check_range(start: Any, end: Any, step: Any) -> None:
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise RuntimeError(f"unsupported range: {start} -> {end}")
+    if (end - start) * step < 0:
+        raise RuntimeError(
+            "upper bound and lower bound inconsistent with step sign"
+        )
+
+
+def range_(
+    start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: dtype | None = None,
+    layout: Any = None, device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Returns ``start, start + step, …`` up to and with ``end`` (PyTorch's deprecated ``range``)."""
+    warnings.warn(
+        "torch.range is deprecated and will be removed in a future release because its behavior is "
+        "inconsistent with Python's range builtin. Instead, use torch.arange, which produces values "
+        "in [start, end).",
+        UserWarning,
+        stacklevel=2,
+    )
+    if end is None:
+        start, end = 0, start
+    _check_range(start, end, step)
+    count = int(math.floor((end - start) / step)) + 1
+    kind = dtype or default_dtype()
+    made = _ARANGE(Layout.of((count,), kind, target_device(device)), float(start), float(step))
+    return finish(made, requires_grad, out)
+
+
+def linspace(
+    start: Any, end: Any, steps: int, *, out: Tensor | None = None, dtype: dtype | None = None,
+    layout: Any = None, device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Returns ``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    start, end = (float(n.item() if hasattr(n, "item") else n) for n in (start, end))
+    shape = Layout.of((steps,), dtype or default_dtype(), target_device(device))
+    made = filled(shape, start) if steps == 1 else _LINSPACE(shape, start, end, steps)
+    return finish(made, requires_grad, out)
+
+
+def eye(
+    n: int, m: int | None = None, *, out: Tensor | None = None, dtype: dtype | None = None,
+    layout: Any = None, device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Returns the matrix with ones on the diagonal."""
+    m = n if m is None else m
+    for size in (n, m):
+        if size < 0:
+            raise RuntimeError(f"n must be greater or equal to 0, got {size}")
+    shape = Layout.of((n, m), dtype or default_dtype(), target_device(device))
+    made = _EYE(shape, m) if shape.numel else filled(shape, 0)
+    return finish(made, requires_grad, out)
+
+
+def scalar_tensor(s: Any, *, dtype: dtype | None = None, device: Any = None, **options: Any) -> Tensor:
+    """Returns a 0-d tensor of the default type."""
+    return filled(Layout.of((), dtype or default_dtype(), target_device(device)), s)
+
+
+# -- in place, and the new_* methods ---------------------------------------------------------------
+
+
+def fill_(self: Tensor, value: Any) -> Tensor:
+    """Fills the tensor with a number (or a 0-d tensor's).  Returns it."""
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise RuntimeError(
+                "fill_ only supports 0-dimension value tensor but got tensor with "
+                f"{value.ndim} dimensions."
+            )
+        return copy_(self, value)
+    return copy_(self, filled(Layout.of((), self.dtype, self.device), value))
+
+
+def zero_(self: Tensor) -> Tensor:
+    """Fills the tensor with zeros.  Returns it."""
+    return fill_(self, 0)
+
+
+def _new(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def method(self: Tensor, *args: Any, dtype: dtype | None = None, device: Any = None, **options: Any) -> Tensor:
+        size = options.pop("size", None)
+        if size is not None:
+            args = (size, *args)
+        return create(*args, dtype=dtype or self.dtype, device=device or self.device, **options)
+
+    method.__doc__ = f"``torch.{create.__name__}`` with this tensor's type and device."
+    return method
+
+
+NEW_METHODS = {f"new_{f.__name__}": _new(f) for f in (zeros, ones, empty, full, empty_strided)}

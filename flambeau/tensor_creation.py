@@ -1,0 +1,75 @@
+"""``torch.tensor``, ``as_tensor`` and the other ways in from Python data."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from flambeau.core.device import device
+from flambeau.core.dtype import dtype
+from flambeau.interchange import from_numpy, tensor_from_data
+from flambeau.ops.conversion import to
+from flambeau.ops.creation import target_device
+from flambeau.tensor import Tensor
+
+_Device = Any
+
+
+def tensor(
+    data: Any, *, dtype: dtype | None = None, device: _Device = None, requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """Returns a tensor with a copy of ``data``: a number, nested sequences, an array or a tensor.
+
+    Raises ValueError for ragged sequences, TypeError or RuntimeError for foreign types.
+
+    >>> import flambeau as torch
+    >>> torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    tensor([[1., 2.],
+            [3., 4.]])
+    """
+    if isinstance(data, Tensor):
+        warnings.warn(
+            "To copy construct from a tensor, it is recommended to use "
+            "sourceTensor.detach().clone() or sourceTensor.detach().clone().requires_grad_(True), "
+            "rather than torch.tensor(sourceTensor).",
+            UserWarning,
+            stacklevel=2,
+        )
+    made = tensor_from_data(data, dtype, target_device(device))
+    return made.requires_grad_() if requires_grad else made
+
+
+def as_tensor(data: Any, dtype: dtype | None = None, device: _Device = None) -> Tensor:
+    """Returns ``data`` as a tensor, sharing memory with an array or a tensor where type allows."""
+    where = target_device(device)
+    if isinstance(data, Tensor):
+        return to(data, dtype=dtype, device=None if device is None else where)
+    if isinstance(data, np.ndarray):
+        shared = from_numpy(data)
+        return to(shared, dtype=dtype)
+    return tensor_from_data(data, dtype, where)
+
+
+def asarray(
+    obj: Any, *, dtype: dtype | None = None, device: _Device = None, copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Returns ``obj`` as a tensor; ``copy`` says whether memory may be, or must not be, shared."""
+    made = tensor_from_data(obj, dtype, target_device(device)) if copy else as_tensor(obj, dtype, device)
+    return made.requires_grad_() if requires_grad else made
+
+
+def frombuffer(
+    buffer: Any, *, dtype: dtype, count: int = -1, offset: int = 0, requires_grad: bool = False
+) -> Tensor:
+    """Returns a 1-d tensor over the memory of an object with Python's buffer protocol."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = from_numpy(np.frombuffer(buffer, dtype.numpy, count, offset))
+    return made.requires_grad_() if requires_grad else made
+
+
+__all__ = ["as_tensor", "asarray", "device", "frombuffer", "from_numpy", "tensor"]
