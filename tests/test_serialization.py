@@ -22,6 +22,7 @@ import pytest
 from flambeau.core import dtype as dtypes
 from flambeau.core.device import CPU, device
 from flambeau.core.layout import Layout, Size
+from flambeau.core.memory_format import strided
 from flambeau.engine.storage import Storage
 from flambeau.nn.parameter import Parameter
 from flambeau.serialization import (
@@ -152,6 +153,7 @@ def check_data(data):
     assert data["counter"] == collections.Counter("aab")
     assert data["dtype"] is dtypes.float16
     assert data["size"] == (2, 3) and type(data["size"]) is Size
+    assert data["layout"] is strided
     assert data["devices"] == [device("cpu"), device("cuda", 1)]
 
 

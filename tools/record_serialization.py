@@ -45,7 +45,7 @@ def plain_data() -> dict[str, object]:
         "text": "naïve", "bytes": b"\x00\xff", "bytearray": bytearray(b"ab"), "set": {1, 2},
         "complex": 1 + 2j, "counter": collections.Counter("aab"), "nested": [[], {}, ()],
         "dtype": torch.float16, "size": torch.Size([2, 3]),
-        "devices": [torch.device("cpu"), torch.device("cuda", 1)],
+        "devices": [torch.device("cpu"), torch.device("cuda", 1)], "layout": torch.strided,
     }  # fmt: skip
 
 

@@ -108,6 +108,8 @@ _home_of = {
     for name in names.split()
 }
 
+# Spread over files here, one module in PyTorch.
+_FLAT = "nn.functional"
 # Packages whose public functions and classes PyTorch has directly in `torch`.
 _INTERNAL = frozenset({"bindings", "core", "engine", "interchange", "ops", "tensor"})
 
@@ -135,13 +137,15 @@ def torch_name(found: Any, name: str | None = None) -> tuple[str, str] | None:
     if not isinstance(module, str):
         return None
     root, _, inner = module.partition(".")
-    if root != PACKAGE:
+    if root not in (PACKAGE, "torch"):
         return None
     name = name or getattr(found, "__qualname__", None) or found.__name__
     package = inner.partition(".")[0]
     home = _home_of.get((package, name))
     if home is not None:
         return home, name
+    if inner.startswith(_FLAT):
+        return f"torch.{_FLAT}", name
     if not inner or package in _INTERNAL:
         return "torch", name
     return f"torch.{inner}", name

@@ -13,10 +13,12 @@ from typing import Any, BinaryIO
 
 from flambeau.core.device import device
 from flambeau.core.dtype import dtype
+from flambeau.core.memory_format import layout
 from flambeau.serialization.names import find_torch_global, is_torch_module, torch_name
 from flambeau.serialization.rebuild import (
     StorageType,
     TypedStorage,
+    rebuild_layout,
     reduce_tensor,
     storage_type_of,
 )
@@ -77,6 +79,8 @@ def pickle_object(
             if isinstance(found, device):
                 arguments = (found.type,) if found.index is None else (found.type, found.index)
                 return device, arguments
+            if isinstance(found, layout):
+                return rebuild_layout, (repr(found),)
             if isinstance(found, StorageType):
                 return found.name
             return NotImplemented

@@ -16,6 +16,7 @@ from flambeau.core import dtype as dtypes
 from flambeau.core.device import META, device
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, Size, reach
+from flambeau.core.memory_format import layout, sparse_coo, sparse_csr, strided
 from flambeau.engine.storage import Storage
 from flambeau.nn.parameter import Parameter
 from flambeau.tensor import Tensor
@@ -57,14 +58,14 @@ def rebuild_tensor(
     if not isinstance(storage, TypedStorage):
         raise RuntimeError(f"a tensor needs a storage, but the file has {type(storage).__name__}")
     memory = storage.storage
-    layout = _checked_layout(storage_offset, size, stride, storage.dtype, memory.device)
-    if layout.nbytes > memory.nbytes:
+    found = _checked_layout(storage_offset, size, stride, storage.dtype, memory.device)
+    if found.nbytes > memory.nbytes:
         raise RuntimeError(
             f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset "
             f"{storage_offset}, and itemsize {storage.dtype.itemsize} requiring a storage size of "
-            f"{layout.nbytes} are out of bounds for storage of size {memory.nbytes}"
+            f"{found.nbytes} are out of bounds for storage of size {memory.nbytes}"
         )
-    return Tensor._from_storage(memory, layout)
+    return Tensor._from_storage(memory, found)
 
 
 def rebuild_tensor_v2(
@@ -103,8 +104,8 @@ def rebuild_meta_tensor_no_storage(
     dtype: dtype, size: Sequence[int], stride: Sequence[int], requires_grad: bool
 ) -> Tensor:
     """A tensor on the meta device, which has no bytes in the file."""
-    layout = _checked_layout(0, size, stride, _checked_dtype(dtype), META)
-    tensor = Tensor._from_storage(Storage(layout.nbytes, META), layout)
+    found = _checked_layout(0, size, stride, _checked_dtype(dtype), META)
+    tensor = Tensor._from_storage(Storage(found.nbytes, META), found)
     return _requiring_grad(tensor, requires_grad)
 
 
@@ -130,7 +131,7 @@ def rebuild_from_type_v2(
         raise RuntimeError(f"{new_type} is not a class of tensors")
     tensor = func(*args)
     if type(tensor) is not new_type:
-        tensor = tensor.as_subclass(new_type)
+        tensor = Tensor._make_subclass(new_type, tensor, tensor.requires_grad)
     set_state = getattr(new_type, "__setstate__", None)
     if set_state not in (None, getattr(Tensor, "__setstate__", None)):
         set_state(tensor, state)
@@ -209,15 +210,15 @@ def reduce_tensor(tensor: Tensor) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _reduce_plain(tensor: Tensor) -> tuple[Any, tuple[Any, ...]]:
-    layout: Layout = tensor._layout
-    shape = tuple(layout.shape)
+    placed: Layout = tensor._layout
+    shape = tuple(placed.shape)
     # Interned layouts share these tuples; new ones keep the pickle's memo as PyTorch writes it.
-    strides = (*layout.strides,)
-    if layout.device.type == "meta":
-        arguments = (layout.dtype, shape, strides, tensor.requires_grad)
+    strides = (*placed.strides,)
+    if placed.device.type == "meta":
+        arguments = (placed.dtype, shape, strides, tensor.requires_grad)
         return rebuild_meta_tensor_no_storage, arguments
-    typed = TypedStorage(tensor._storage, layout.dtype)
-    arguments = (typed, layout.offset, shape, strides, tensor.requires_grad, OrderedDict())
+    typed = TypedStorage(tensor._storage, placed.dtype)
+    arguments = (typed, placed.offset, shape, strides, tensor.requires_grad, OrderedDict())
     return rebuild_tensor_v2, arguments
 
 
@@ -231,6 +232,17 @@ def _reduce_parameter(
     return rebuild_parameter_with_state, arguments
 
 
+def rebuild_layout(name: str) -> layout:
+    """The arrangement of memory that is called ``torch.strided`` or the like."""
+    found = _layouts.get(name)
+    if found is None:
+        raise RuntimeError(f"the file names an unknown memory layout {name!r}")
+    return found
+
+
+_layouts = {str(found): found for found in (strided, sparse_coo, sparse_csr)}
+
+
 # --------------------------------------------------------------------------- names in files
 
 fixed_globals: dict[tuple[str, str], Any] = {
@@ -241,6 +253,7 @@ fixed_globals: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): rebuild_parameter_with_state,
     ("torch._tensor", "_rebuild_from_type_v2"): rebuild_from_type_v2,
+    ("torch.serialization", "_get_layout"): rebuild_layout,
     ("torch.nn.parameter", "Parameter"): Parameter,
     ("torch", "Tensor"): Tensor,
     ("torch", "Size"): Size,
