@@ -6,7 +6,8 @@ from typing import Any
 
 from flambeau.autograd.graph import grad_mode
 from flambeau.core.dtype import float32, float64
-from flambeau.ops.creation import get_default_dtype, zeros, zeros_like
+from flambeau.ops.creation import zeros, zeros_like
+from flambeau.ops.declare import default_dtype
 from flambeau.ops.foreach import adam_step_
 from flambeau.optim.optimizer import (
     CAPTURABLE_DEVICES,
@@ -239,7 +240,7 @@ class Adam(Optimizer):
 def new_step(param: Tensor, group: dict[str, Any]) -> Tensor:
     """A counter at zero: on the host, or beside the parameter when the device counts."""
     on_device = group["capturable"] or group["fused"]
-    dtype = float64 if get_default_dtype() is float64 and not group["fused"] else float32
+    dtype = float64 if default_dtype() is float64 and not group["fused"] else float32
     return zeros((), dtype=dtype, device=param.device if on_device else "cpu")
 
 

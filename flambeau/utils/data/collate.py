@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flambeau.core.dtype import float64
-from flambeau.ops.creation import as_tensor, tensor
+from flambeau.interchange import from_numpy, tensor_from_data
 from flambeau.ops.view import stack
 from flambeau.tensor import Tensor
 
@@ -38,6 +38,11 @@ def default_convert(data: Any) -> Any:
     if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
         return _rebuild_sequence(data, [default_convert(item) for item in data])
     return data
+
+
+def as_tensor(data: np.ndarray | np.generic) -> Tensor:
+    """A tensor that shares an array's memory, or holds a numpy number."""
+    return from_numpy(data) if isinstance(data, np.ndarray) else tensor_from_data(data)
 
 
 def _convert_numpy(data: np.ndarray | np.generic) -> Any:
@@ -140,17 +145,17 @@ def collate_numpy_array_fn(batch: Sequence[np.ndarray], *, collate_fn_map: Any =
 
 def collate_numpy_scalar_fn(batch: Sequence[np.generic], *, collate_fn_map: Any = None) -> Tensor:
     """Numpy's numbers, as a tensor of their dtype."""
-    return as_tensor(np.asarray(batch))
+    return tensor_from_data(np.asarray(batch))
 
 
 def collate_float_fn(batch: Sequence[float], *, collate_fn_map: Any = None) -> Tensor:
     """Python's floats, as float64."""
-    return tensor(batch, dtype=float64)
+    return tensor_from_data(batch, float64)
 
 
 def collate_int_fn(batch: Sequence[int], *, collate_fn_map: Any = None) -> Tensor:
     """Python's integers, as int64 (or bool)."""
-    return tensor(batch)
+    return tensor_from_data(batch)
 
 
 def collate_str_fn(batch: Sequence[str | bytes], *, collate_fn_map: Any = None) -> Any:

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+from flambeau.compat.old_keywords import old_keywords
 from flambeau.engine.generator import Generator, default_generator
 from flambeau.ops.random import randperm
 from flambeau.tensor import Tensor
@@ -48,6 +49,7 @@ class IterableDataset(Dataset[T_co], Iterable[T_co]):
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """Sample ``i`` is the tuple of the ``i``-th entries of the given tensors."""
 
+    @old_keywords("data_tensor", "target_tensor")
     def __init__(self, *tensors: Tensor) -> None:
         if any(tensor.size(0) != tensors[0].size(0) for tensor in tensors):
             raise AssertionError("Size mismatch between tensors")

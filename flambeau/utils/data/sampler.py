@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from flambeau.core.dtype import float64, int64
 from flambeau.engine.generator import Generator
-from flambeau.ops.creation import as_tensor, empty
+from flambeau.interchange import tensor_from_data
+from flambeau.ops.creation import empty
 from flambeau.ops.random import multinomial, randint, randperm
 
 __all__ = [
@@ -146,7 +147,7 @@ class WeightedRandomSampler(Sampler[int]):
             raise ValueError(
                 f"replacement should be a boolean value, but got replacement={replacement}"
             )
-        weights_tensor = as_tensor(weights, dtype=float64)
+        weights_tensor = tensor_from_data(weights, float64)
         if weights_tensor.dim() != 1:
             raise ValueError(
                 "weights should be a 1d sequence but given weights have shape "

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flambeau.engine.generator import default_generator
-from flambeau.ops.threads import set_num_threads
+from flambeau.engine.runtime import backend
 from flambeau.utils.data.fetch import CollateFunction, Fetcher, IterableFetcher, MapFetcher
 from flambeau.utils.data.transport import Channel
 
@@ -179,7 +179,7 @@ def _serve(plan: WorkerPlan, channel: Channel, worker_id: int) -> None:
 
 
 def _become_worker(plan: WorkerPlan, worker_id: int) -> None:
-    set_num_threads(1)
+    backend.set_num_threads(1)
     seed = plan.base_seed + worker_id
     random.seed(seed)
     default_generator.manual_seed(seed)

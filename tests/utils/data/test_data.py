@@ -102,3 +102,12 @@ def test_pinning_without_an_accelerator_warns():
 def test_more_workers_than_processors_warn():
     with pytest.warns(UserWarning, match="suggested max number of worker"):
         torch.utils.data.DataLoader([1], num_workers=1000)
+
+
+def test_the_names_of_an_old_pytorch():
+    x, y = torch.arange(4), torch.arange(4) * 2
+    with pytest.warns(FutureWarning, match="data_tensor=…, target_tensor=…"):
+        dataset = torch.utils.data.TensorDataset(data_tensor=x, target_tensor=y)
+    assert dataset.tensors == (x, y)
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        torch.utils.data.TensorDataset(x, other=y)
