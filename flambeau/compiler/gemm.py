@@ -36,12 +36,16 @@ from flambeau.compiler.gemm_tile import (
     tile_functions,
 )
 from flambeau.compiler.gemm_vector import (
+    DOT_TILES,
     DOTS,
     DOTS_TOGETHER,
     ROWS,
     VECTOR_WORDS,
+    WIDE_ROWS,
+    dot_rows,
     strip_columns,
     vector_functions,
+    wide_strip_columns,
 )
 from flambeau.compiler.kernel_step import KernelStep, Word
 from flambeau.compiler.target import Target
@@ -53,6 +57,10 @@ STORED_AS = {
 
 # Multiplications up to which a product is not worth several steps.
 SMALL_WORK = 1 << 18
+
+# Up to so many rows, inner products of at least so many terms are formed without packing B.
+ROWS_FOR_DOTS = 16
+SHORTEST_DOTS = 64
 
 # A batch this long keeps all threads busy with whole products, up to the size given.
 LONG_BATCH = 8
@@ -78,7 +86,7 @@ COLUMN_PANELS_PER_TASK = 32
 TASKS_WANTED = 16
 
 
-FUNCTIONS = (PACK, MULTIPLY, SMALL, ROWS, DOTS)
+FUNCTIONS = (PACK, MULTIPLY, SMALL, ROWS, WIDE_ROWS, DOTS, DOT_TILES)
 
 
 def gemm_module(stored: str, target: Target, activations: Sequence[Activation]) -> str:
@@ -125,7 +133,7 @@ class Planner:
         )
 
     def plan(self) -> GemmPlan:
-        steps = self.vector_steps() if self.problem.m == 1 else []
+        steps = self.vector_steps() if self.problem.m == 1 else self.dot_tile_steps()
         if not steps:
             steps = [self.small_step()] if self.is_small() else self.large_steps()
         return GemmPlan(self.writer.workspace.size, tuple(steps))
@@ -152,6 +160,9 @@ class Planner:
         """By ``gemm_rows`` or ``gemm_dots``, or none where the strides of B suit neither."""
         problem = self.problem
         if problem.n > 1 and problem.b_col == 1:
+            wide = wide_strip_columns(self.tile)
+            if problem.n >= wide:
+                return [self.vector_step(WIDE_ROWS, problem.b_row, wide)]
             return [self.vector_step(ROWS, problem.b_row, strip_columns(self.tile))]
         if problem.b_row != 1 or (problem.a_col != 1 and self.tile.converts):
             return []
@@ -163,24 +174,44 @@ class Planner:
         return [*row.steps(span), self.vector_step(DOTS, problem.b_col, DOTS_TOGETHER, dense)]
 
     def vector_step(
-        self, function: str, b_stride: int, columns: int, a_words: Mapping[str, Word] | None = None
+        self,
+        function: str,
+        b_stride: int,
+        columns: int,
+        a_words: Mapping[str, Word] | None = None,
+        rows: int = 1,
     ) -> KernelStep:
         """``a_words`` say where A is, if not in A itself."""
         problem = self.problem
-        tasks = divide_up(problem.n, columns)
+        column_tasks = divide_up(problem.n, columns)
+        tasks = column_tasks * divide_up(problem.m, rows)
         values = self.result_words() | {
             "a": self.writer.operand("a"),
             "a_batch": problem.a_batch,
+            "a_row": problem.a_row,
             "a_k": problem.a_col,
             "b": self.writer.operand("b"),
             "b_batch": problem.b_batch,
             "b_stride": b_stride,
+            "m": problem.m,
             "k": problem.k,
+            "column_tasks": column_tasks,
             "tasks_per_batch": tasks,
         }
         values |= a_words or {}
         work = COPY_WORK * problem.k * columns
         return self.writer.step(function, VECTOR_WORDS, values, tasks * problem.batch, work)
+
+    # -- a few rows ----------------------------------------------------------------------------
+
+    def dot_tile_steps(self) -> list[KernelStep]:
+        """By ``gemm_dot_tiles``, for a few rows and long inner products of dense vectors."""
+        problem = self.problem
+        dense = problem.a_col == 1 and problem.b_row == 1
+        few = problem.m <= ROWS_FOR_DOTS and problem.k >= SHORTEST_DOTS
+        if not (dense and few):
+            return []
+        return [self.vector_step(DOT_TILES, problem.b_col, DOTS_TOGETHER, rows=dot_rows(self.tile))]
 
     # -- many rows -----------------------------------------------------------------------------
 
@@ -277,8 +308,8 @@ class Planner:
 
         ``work`` is that of one tile.
         """
-        rows = min(row_panels, ROW_PANELS_PER_TASK)
         columns = min(column_panels, COLUMN_PANELS_PER_TASK)
+        rows = min(row_panels, max(ROW_PANELS_PER_TASK, TASK_WORK // max(1, columns * work)))
         while rows * columns > 1 and rows * columns * work >= 2 * TASK_WORK:
             tasks = divide_up(row_panels, rows) * divide_up(column_panels, columns)
             if self.problem.batch * tasks >= TASKS_WANTED:

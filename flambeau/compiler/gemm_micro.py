@@ -160,6 +160,7 @@ class MicroKernel:
             opaque(builder, builder.gep(tile.element, self.parameters["a"], offset))
             for offset in (builder.mul(a_row, row) for row in range(0, self.height, ROWS_PER_BASE))
         ]
+        self.prefetch_result()
         zeros = [builder.zero(tile.vector)] * (self.height * self.vectors)
         initial = [self.parameters["b"], *bases, *zeros]
         _, state = builder.loop(0, self.parameters["k"], 1, initial, self.add_products)
@@ -167,6 +168,15 @@ class MicroKernel:
         sums = state[1 + len(bases) :]
         builder.if_else(accumulate, lambda: self.store(sums, True), lambda: self.store(sums, False))
         return self.procedure.define(builder)
+
+    def prefetch_result(self) -> None:
+        """Asks for the tile of C while it is computed: its rows lie on as many pages."""
+        builder, tile = self.builder, self.tile
+        row = self.parameters["c"]
+        for _ in range(self.height):
+            for i in range(self.vectors):
+                builder.prefetch(builder.gep(tile.element, row, i * tile.lanes), write=True)
+            row = builder.gep(tile.element, row, self.parameters["c_row"])
 
     def add_products(self, _: Var, state: list[Var]) -> list[Var]:
         """One k: a column of A times a row of B."""

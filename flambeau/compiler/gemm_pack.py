@@ -127,7 +127,7 @@ def transpose(builder: Builder, rows: Sequence[Var]) -> list[Var]:
 
 
 def choose(
-    builder: Builder, conditions: Sequence[Var], bodies: Sequence[Callable[[], None]]
+    builder: Builder, conditions: Sequence[Var], bodies: Sequence[Callable[[], object]]
 ) -> None:
     """Runs the body of the first condition that holds, or the last body."""
 
@@ -135,9 +135,11 @@ def choose(
         if index == len(conditions):
             bodies[index]()
         else:
-            builder.if_else(
-                conditions[index], lambda: bodies[index]() or [], lambda: run(index + 1)
-            )
+            builder.if_else(conditions[index], lambda: body(index), lambda: run(index + 1))
+        return []
+
+    def body(index: int) -> list[Var]:
+        bodies[index]()
         return []
 
     run(0)

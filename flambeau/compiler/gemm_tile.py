@@ -305,41 +305,63 @@ class MultiplyKernel:
         column = builder.mul(panel, tile.columns)
         at_edge = builder.compare("sge", column, words["edge_start"])
         inner = builder.gep(tile.element, state["b"], builder.mul(column, state["b_panel"]))
-        packed = builder.compare("ne", words["a_packed"], 0)
-        shared = words | state
-        shared |= {
+        c = builder.gep(tile.stored, state["c"], builder.mul(column, words["c_col"]))
+        tile_words = {
             "b": builder.select(at_edge, state["edge"], inner),
             "b_k": builder.select(at_edge, builder.constant(tile.columns), words["b_k"]),
+            "c": c,
             "columns": builder.min(builder.sub(words["n"], column), tile.columns),
             "bias": move_bias(builder, tile, words, column),
         }
+        column_of_tiles(builder, tile, words | state | tile_words, self.rows)
 
-        def row_panel(row: Var, _: list[Var]) -> None:
-            start, height = panel_extent(builder, row, words)
-            offset = dot(builder, (start, words["c_row"]), (column, words["c_col"]))
-            c = builder.gep(tile.stored, state["c"], offset)
-            self.prefetch(c, height)
-            a_offset = builder.mul(start, state["a_panel"])
-            tile_words = {
-                "a": builder.gep(tile.element, state["a"], a_offset),
+
+def column_of_tiles(
+    builder: Builder, tile: TileShape, words: dict[str, Var], panels: tuple[Var | int, Var]
+) -> None:
+    """The tiles of the row panels in a range, for one panel of B.
+
+    ``words`` are those of `TILE`, with ``a`` and ``c`` at row 0, and ``a_panel`` and ``a_packed``.
+    Tiles that need no finishing are left to the micro kernels alone: a short k has many of them.
+    """
+    columns = words["columns"]
+    vectors = builder.div(builder.add(columns, tile.lanes - 1), tile.lanes)
+    packed = builder.compare("ne", words["a_packed"], 0)
+
+    def row_panel(call: Callable[[dict[str, Var]], None], panel: Var) -> None:
+        start, height = panel_extent(builder, panel, words)
+        a_offset = builder.mul(start, words["a_panel"])
+        c_offset = builder.mul(start, words["c_row"])
+        call(
+            words
+            | {
+                "a": builder.gep(tile.element, words["a"], a_offset),
                 "a_k": builder.select(packed, height, words["a_k"]),
-                "c": c,
+                "c": builder.gep(tile.stored, words["c"], c_offset),
                 "rows": height,
             }
-            TILE.call(builder, shared | tile_words)
+        )
 
-        builder.loop(*self.rows, 1, [], row_panel)
+    def plain(panel: Var, _: list[Var]) -> None:
+        row_panel(
+            lambda words: call_micro_kernel(builder, tile, words["rows"], vectors, words), panel
+        )
 
-    def prefetch(self, c: Var, height: Var) -> None:
-        """Asks for a tile of C while it is computed: its rows lie on as many pages of memory."""
-        builder, tile = self.builder, self.tile
+    def finished(panel: Var, _: list[Var]) -> None:
+        row_panel(lambda words: TILE.call(builder, words), panel)
 
-        def row(_: Var, state: list[Var]) -> list[Var]:
-            for i in range(tile.vectors):
-                builder.prefetch(builder.gep(tile.stored, state[0], i * tile.lanes), write=True)
-            return [builder.gep(tile.stored, state[0], self.words["c_row"])]
-
-        builder.loop(0, height, 1, [c], row)
+    if tile.converts:
+        builder.loop(*panels, 1, [], finished)
+        return
+    ragged = builder.sub(builder.mul(vectors, tile.lanes), columns)
+    spread = builder.sub(words["c_col"], 1)
+    pending = builder.or_(words["bias_kind"], words["activation"])
+    special = builder.or_(builder.or_(ragged, spread), pending)
+    ways = [
+        lambda: builder.loop(*panels, 1, [], plain),
+        lambda: builder.loop(*panels, 1, [], finished),
+    ]
+    choose(builder, [builder.compare("eq", special, 0)], ways)
 
 
 def move_bias(builder: Builder, tile: TileShape, words: dict[str, Var], column: Var) -> Var:
@@ -376,24 +398,17 @@ class SmallKernel:
         builder, words, tile = self.builder, self.words, self.tile
         columns = builder.min(builder.sub(words["n"], column), tile.columns)
         b, b_k = self.readable_panel(column, columns)
-        shared = dict(words) | {"b": b, "b_k": b_k, "columns": columns}
-        shared["bias"] = move_bias(builder, tile, words, column)
-
-        def row_panel(row: Var, _: list[Var]) -> None:
-            start, height = panel_extent(builder, row, words)
-            c_offset = dot(builder, (start, words["c_row"]), (column, words["c_col"]))
-            a_offset = builder.mul(start, words["a_row"])
-            TILE.call(
-                builder,
-                shared
-                | {
-                    "a": builder.gep(tile.stored, self.start["a"], a_offset),
-                    "c": builder.gep(tile.stored, self.start["c"], c_offset),
-                    "rows": height,
-                },
-            )
-
-        builder.loop(0, words["row_panels"], 1, [], row_panel)
+        c_offset = builder.mul(column, words["c_col"])
+        tile_words = self.start | {
+            "b": b,
+            "b_k": b_k,
+            "c": builder.gep(tile.stored, self.start["c"], c_offset),
+            "columns": columns,
+            "a_panel": words["a_row"],
+            "a_packed": builder.constant(0),
+            "bias": move_bias(builder, tile, words, column),
+        }
+        column_of_tiles(builder, tile, words | tile_words, (0, words["row_panels"]))
 
     def readable_panel(self, column: Var, columns: Var) -> tuple[Var, Var]:
         """A panel of B (its address and stride along k) whose whole vectors may be read."""

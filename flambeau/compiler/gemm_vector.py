@@ -1,4 +1,4 @@
-"""Products with one row: ``y = x @ B``, limited by the memory that B takes, not by arithmetic.
+"""Products with one row, or a few: limited by the memory that B takes, not by arithmetic.
 
 ``gemm_rows`` serves a B whose rows are contiguous: it keeps a strip of y in registers and walks
 down the rows.  ``gemm_dots`` serves a B whose columns are contiguous: four inner products at once.
@@ -18,7 +18,7 @@ from flambeau.compiler.builder import (
     vector,
 )
 from flambeau.compiler.gemm_micro import TileShape, multiply_add
-from flambeau.compiler.gemm_pack import load_widened, read_words
+from flambeau.compiler.gemm_pack import divide, dot, load_widened, read_words
 from flambeau.compiler.gemm_tile import (
     FINISH,
     FINISH_WORDS,
@@ -26,24 +26,40 @@ from flambeau.compiler.gemm_tile import (
     move_bias,
 )
 
-ROWS, DOTS = "gemm_rows", "gemm_dots"
+ROWS, WIDE_ROWS, DOTS, DOT_TILES = "gemm_rows", "gemm_wide_rows", "gemm_dots", "gemm_dot_tiles"
 
 VECTOR_WORDS = (
-    "a", "a_batch", "a_k", "b", "b_batch", "b_stride", "c", "c_batch", "c_col", "n", "k",
-    "tasks_per_batch", *FINISH_WORDS,
+    "a", "a_batch", "a_row", "a_k", "b", "b_batch", "b_stride",
+    "c", "c_batch", "c_row", "c_col", "m", "n", "k",
+    "column_tasks", "tasks_per_batch", *FINISH_WORDS,
 )  # fmt: skip
 
 # Strips of ``gemm_rows`` in vectors, widest first; a task does at most one of the widest.
 STRIPS = (8, 4, 2, 1)
 
-# Inner products that ``gemm_dots`` forms together, and the vectors of k that each has in flight.
+# A task of ``gemm_wide_rows`` in vectors, and the rows of B that it reads together.
+WIDE_STRIP = 32
+WIDE_ROWS_TOGETHER = 4
+
+# Inner products of one row that are formed together, and the sums in registers that hide the
+# latency of fma: with fewer, k is cut into two chains.
 DOTS_TOGETHER = 4
-DOT_CHAINS = 2
+SUMS_AT_ONCE = 8
+
+
+def dot_rows(tile: TileShape) -> int:
+    """Rows of a task of ``gemm_dot_tiles``."""
+    return 4 if tile.registers == 32 else 2
 
 
 def strip_columns(tile: TileShape) -> int:
     """Columns of a task of ``gemm_rows``."""
     return STRIPS[0] * tile.lanes
+
+
+def wide_strip_columns(tile: TileShape) -> int:
+    """Columns of a task of ``gemm_wide_rows``."""
+    return WIDE_STRIP * tile.lanes
 
 
 class VectorKernel:
@@ -66,8 +82,7 @@ class VectorKernel:
 
     def enter(self, number: Var, _: list[Var]) -> None:
         builder, words = self.builder, self.words
-        batch = builder.div(number, words["tasks_per_batch"])
-        index = builder.sub(number, builder.mul(batch, words["tasks_per_batch"]))
+        batch, index = divide(builder, number, words["tasks_per_batch"])
         self.start = {
             name: builder.gep(
                 self.tile.stored, words[name], builder.mul(batch, words[f"{name}_batch"])
@@ -79,23 +94,19 @@ class VectorKernel:
     def task(self, index: Var) -> None:
         raise AssertionError("each kernel defines its task")
 
-    def finish(self, column: Var, columns: Var) -> None:
-        """The buffer's first ``columns`` elements are y from ``column`` on."""
+    def finish(self, column: Var, columns: Var, row: Var, rows: Var, buffer_row: int) -> None:
+        """The buffer holds ``rows`` x ``columns`` of C, from ``row`` and ``column`` on."""
         builder, tile, words = self.builder, self.tile, self.words
-        offset = builder.mul(column, words["c_col"])
-        FINISH.call(
-            builder,
-            words
-            | {
-                "source": self.buffer,
-                "source_row": builder.constant(0),
-                "c": builder.gep(tile.stored, self.start["c"], offset),
-                "c_row": builder.constant(0),
-                "rows": builder.constant(1),
-                "columns": columns,
-                "bias": move_bias(builder, tile, words, column),
-            },
-        )
+        offset = dot(builder, (row, words["c_row"]), (column, words["c_col"]))
+        place = {
+            "source": self.buffer,
+            "source_row": builder.constant(buffer_row),
+            "c": builder.gep(tile.stored, self.start["c"], offset),
+            "rows": rows,
+            "columns": columns,
+            "bias": move_bias(builder, tile, words, column),
+        }
+        FINISH.call(builder, words | place)
 
 
 class RowsKernel(VectorKernel):
@@ -116,7 +127,7 @@ class RowsKernel(VectorKernel):
         for strip in STRIPS:
             done = self.strips(b, done, columns, strip)
         self.rest(b, done, columns)
-        self.finish(first, columns)
+        self.finish(first, columns, builder.constant(0), builder.constant(1), 0)
 
     def strips(self, b: Var, done: Var | int, columns: Var, vectors: int) -> Var:
         width = vectors * self.tile.lanes
@@ -164,81 +175,204 @@ class RowsKernel(VectorKernel):
             builder.store(value, target, tile.size)
 
 
-class DotsKernel(VectorKernel):
-    """``gemm_dots``: ``b_stride`` is the stride between the columns of B; ``a_k`` is 1."""
+class WideRowsKernel(RowsKernel):
+    """``gemm_wide_rows``: as ``gemm_rows``, but with y in the nearest cache.
 
-    name = DOTS
-    buffer_elements = DOTS_TOGETHER
+    It reads long pieces of a few rows of B at a time, which the processor foresees; every element
+    of y is summed in the same order.
+    """
+
+    name = WIDE_ROWS
 
     def __init__(self, tile: TileShape) -> None:
         super().__init__(tile)
-        self.buffer_elements = max(DOTS_TOGETHER, tile.lanes)
+        self.buffer_elements = wide_strip_columns(tile)
 
     def task(self, index: Var) -> None:
-        """Past the last column, the last one is computed again: every column in the same order."""
         builder, tile, words = self.builder, self.tile, self.words
-        first = builder.mul(index, DOTS_TOGETHER)
-        last = builder.sub(words["n"], 1)
-        columns = []
-        for i in range(DOTS_TOGETHER):
-            column = builder.min(builder.add(first, i), last)
-            offset = builder.mul(column, words["b_stride"])
-            columns.append(builder.gep(tile.stored, self.start["b"], offset))
-        for i, value in enumerate(self.inner_products(columns)):
-            builder.store(value, builder.gep(tile.element, self.buffer, i), tile.size)
-        rest = builder.sub(words["n"], first)
-        self.finish(first, builder.min(rest, DOTS_TOGETHER))
+        first = builder.mul(index, wide_strip_columns(tile))
+        columns = builder.min(builder.sub(words["n"], first), wide_strip_columns(tile))
+        b = builder.gep(tile.stored, self.start["b"], first)
 
-    def inner_products(self, columns: list[Var]) -> list[Var]:
+        def clear(at: Var, _: list[Var]) -> None:
+            target = builder.gep(tile.element, self.buffer, at)
+            builder.store(builder.zero(tile.vector), target, tile.size)
+
+        done, _ = builder.loop(0, columns, tile.lanes, [], clear)
+        state = [self.start["a"], b]
+        rest_k: Var | int = 0
+        for rows in (WIDE_ROWS_TOGETHER, 1):
+            rest_k, state = builder.loop(
+                rest_k,
+                words["k"],
+                rows,
+                state,
+                lambda _, state, rows=rows: self.add_rows(state, done, rows),
+            )
+        self.rest(b, done, columns)
+        self.finish(first, columns, builder.constant(0), builder.constant(1), 0)
+
+    def add_rows(self, state: list[Var], columns: Var, rows: int) -> list[Var]:
+        """Adds some rows of B, times elements of x, to y; ``state`` are the addresses of both."""
         builder, tile, words = self.builder, self.tile, self.words
-        k = words["k"]
-        zero = builder.zero(tile.vector)
+        x, b = state
+        factors, starts = [], []
+        for _ in range(rows):
+            factors.append(builder.splat(load_widened(builder, tile, x, 1), tile.lanes))
+            starts.append(b)
+            x = builder.gep(tile.stored, x, words["a_k"])
+            b = builder.gep(tile.stored, b, words["b_stride"])
+
+        def vectors(at: Var, _: list[Var]) -> None:
+            target = builder.gep(tile.element, self.buffer, at)
+            total = builder.load(tile.vector, target, tile.size)
+            for factor, start in zip(factors, starts, strict=True):
+                address = builder.gep(tile.stored, start, at)
+                value = load_widened(builder, tile, address, tile.lanes)
+                total = multiply_add(builder, tile, factor, value, total)
+            builder.store(total, target, tile.size)
+
+        builder.loop(0, columns, tile.lanes, [], vectors)
+        return [x, b]
+
+
+class DotsKernel(VectorKernel):
+    """``gemm_dots``: ``b_stride`` is the stride between the columns of B; ``a_k`` is 1.
+
+    With more than one row it is ``gemm_dot_tiles``, for products of a few rows: then packing B
+    would take longer than multiplying.
+    """
+
+    def __init__(self, tile: TileShape, rows: int) -> None:
+        super().__init__(tile)
+        self.name = DOTS if rows == 1 else DOT_TILES
+        self.rows = rows
+        # One vector more, for a tile is finished in whole vectors.
+        self.buffer_elements = rows * DOTS_TOGETHER + tile.lanes
+
+    def task(self, index: Var) -> None:
+        """Past the last row or column, the last one is computed again: all in the same order."""
+        builder, words = self.builder, self.words
+        row_block, column_block = divide(builder, index, words["column_tasks"])
+        row, column = builder.mul(row_block, self.rows), builder.mul(column_block, DOTS_TOGETHER)
+        rows = self.vectors_from("a", row, self.rows, words["m"], words["a_row"])
+        columns = self.vectors_from("b", column, DOTS_TOGETHER, words["n"], words["b_stride"])
+        for i, values in enumerate(self.inner_products(rows, columns)):
+            place = i * lanes(values.type)
+            target = builder.gep(self.tile.element, self.buffer, place)
+            builder.store(values, target, self.tile.size)
+        self.finish(
+            column,
+            builder.min(builder.sub(words["n"], column), DOTS_TOGETHER),
+            row,
+            builder.min(builder.sub(words["m"], row), self.rows),
+            DOTS_TOGETHER,
+        )
+
+    def vectors_from(self, name: str, first: Var, count: int, limit: Var, stride: Var) -> list[Var]:
+        builder = self.builder
+        last = builder.sub(limit, 1)
+        starts = []
+        for i in range(count):
+            number = builder.min(builder.add(first, i), last)
+            offset = builder.mul(number, stride)
+            starts.append(builder.gep(self.tile.stored, self.start[name], offset))
+        return starts
+
+    def inner_products(self, rows: list[Var], columns: list[Var]) -> list[Var]:
+        """All pairs' products, row by row, as vectors that follow each other."""
+        builder, tile = self.builder, self.tile
+        k = self.words["k"]
+        pairs = len(rows) * len(columns)
 
         def add_products(at: Var, sums: list[Var], width: int, mask: Var | None) -> list[Var]:
             def load(start: Var) -> Var:
                 address = builder.gep(tile.stored, start, at)
                 return load_widened(builder, tile, address, width, mask)
 
-            x = load(self.start["a"])
-            return [
-                multiply_add(builder, tile, x, load(column), total)
-                for column, total in zip(columns, sums, strict=True)
-            ]
-
-        def chains(at: Var, sums: list[Var]) -> list[Var]:
+            b = [load(column) for column in columns]
             updated = []
-            for chain in range(DOT_CHAINS):
-                part = sums[chain * len(columns) : (chain + 1) * len(columns)]
-                place = builder.add(at, chain * tile.lanes)
-                updated += add_products(place, part, tile.lanes, None)
+            for i, row in enumerate(rows):
+                a = load(row)
+                for j, value in enumerate(b):
+                    total = sums[i * len(columns) + j]
+                    updated.append(multiply_add(builder, tile, a, value, total))
             return updated
 
-        zeros = [zero] * (DOT_CHAINS * len(columns))
-        at, sums = builder.loop(0, k, DOT_CHAINS * tile.lanes, zeros, chains)
-        together = [builder.add(sums[i], sums[i + len(columns)]) for i in range(len(columns))]
-        at, together = builder.loop(
-            at, k, tile.lanes, together, lambda at, sums: add_products(at, sums, tile.lanes, None)
-        )
+        def chains(at: Var, sums: list[Var]) -> list[Var]:
+            first = add_products(at, sums[:pairs], tile.lanes, None)
+            place = builder.add(at, tile.lanes)
+            return first + add_products(place, sums[pairs:], tile.lanes, None)
+
+        def chain(at: Var, sums: list[Var]) -> list[Var]:
+            return add_products(at, sums, tile.lanes, None)
+
+        zero = builder.zero(tile.vector)
+        at: Var | int = 0
+        sums = [zero] * pairs
+        if 2 * pairs <= SUMS_AT_ONCE:
+            at, both = builder.loop(0, k, 2 * tile.lanes, [zero] * (2 * pairs), chains)
+            sums = [builder.add(both[i], both[pairs + i]) for i in range(pairs)]
+        at, sums = builder.loop(at, k, tile.lanes, sums, chain)
         if tile.masked:
             mask = builder.mask(builder.sub(k, at), tile.lanes)
-            together = add_products(at, together, tile.lanes, mask)
-            return [sum_lanes(builder, total) for total in together]
-        scalars = [sum_lanes(builder, total) for total in together]
+            return sum_lanes(builder, add_products(at, sums, tile.lanes, mask))
+        scalars = [
+            builder.extract(part, i)
+            for part in sum_lanes(builder, sums)
+            for i in range(lanes(part.type))
+        ]
         _, scalars = builder.loop(
             at, k, 1, scalars, lambda at, sums: add_products(at, sums, 1, None)
         )
         return scalars
 
 
-def sum_lanes(builder: Builder, value: Var) -> Var:
-    """The sum of all lanes, by adding the upper half to the lower half until one is left."""
-    while lanes(value.type) > 2:
-        half = lanes(value.type) // 2
-        upper = builder.shuffle(value, value, range(half, 2 * half))
-        value = builder.add(builder.shuffle(value, value, range(half)), upper)
-    return builder.add(builder.extract(value, 0), builder.extract(value, 1))
+def sum_lanes(builder: Builder, values: list[Var]) -> list[Var]:
+    """The sum of the lanes of each value, in order, packed into vectors.
+
+    Vectors longer than there are values are folded first; then pairs of vectors are merged, each
+    into the halves of one, until every lane holds the sum of one value.
+    """
+    while lanes(values[0].type) > len(values):
+        values = [fold(builder, value) for value in values]
+    width = lanes(values[0].type)
+    sums = []
+    for start in range(0, len(values), width):
+        group = values[start : start + width]
+        block = width // 2
+        while block:
+            group = [
+                merge(builder, group[i], group[i + len(group) // 2], block)
+                for i in range(len(group) // 2)
+            ]
+            block //= 2
+        sums += group
+    return sums
+
+
+def fold(builder: Builder, value: Var) -> Var:
+    """The upper half added to the lower half."""
+    half = lanes(value.type) // 2
+    if half == 1:
+        return builder.add(builder.extract(value, 0), builder.extract(value, 1))
+    lower, upper = range(half), range(half, 2 * half)
+    return builder.add(builder.shuffle(value, value, lower), builder.shuffle(value, value, upper))
+
+
+def merge(builder: Builder, a: Var, b: Var, block: int) -> Var:
+    """Sums of lanes ``block`` apart: those of ``a`` where bit ``block`` is clear, else of ``b``."""
+    width = lanes(a.type)
+    near = [i if not i & block else width + i - block for i in range(width)]
+    far = [i + block if not i & block else width + i for i in range(width)]
+    return builder.add(builder.shuffle(a, b, near), builder.shuffle(a, b, far))
 
 
 def vector_functions(tile: TileShape) -> list[tuple[str, Builder]]:
-    kernels = [RowsKernel(tile), DotsKernel(tile)]
+    kernels = [
+        RowsKernel(tile),
+        WideRowsKernel(tile),
+        DotsKernel(tile, 1),
+        DotsKernel(tile, dot_rows(tile)),
+    ]
     return [(kernel.function(), kernel.builder) for kernel in kernels]

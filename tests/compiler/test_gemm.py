@@ -134,7 +134,8 @@ WAYS = ("plain", "transposed", "spaced", "padded", "reversed")
 # Every path: one row, one column, inner product, small, packed and raw panels, several k blocks,
 # sizes around the tiles' edges.
 SHAPES = [
-    (1, 1, 1), (1, 1, 300), (1, 7, 5), (1, 300, 70), (1, 131, 33), (5, 1, 9), (300, 1, 77),
+    (1, 1, 1), (1, 1, 300), (1, 1100, 6), (1, 7, 5),
+    (1, 300, 70), (1, 131, 33), (5, 1, 9), (300, 1, 77),
     (2, 3, 4), (14, 32, 8), (15, 33, 17), (13, 31, 16), (64, 10, 128), (10, 128, 64), (29, 65, 3),
     (6, 16, 400), (64, 128, 100), (70, 130, 90), (120, 75, 500), (33, 300, 450), (128, 272, 784),
     (300, 48, 5), (3, 700, 2), (7, 1000, 129),
@@ -283,6 +284,7 @@ def test_sizes_and_strides_are_no_part_of_the_module() -> None:
         for (m, n, k), bias in itertools.product(SHAPES, (False, True))
     ]
     problems += [replace(problem, activation=RELU) for problem in problems]
+    problems += [replace(problem, b_row=1, b_col=problem.k) for problem in problems]
     steps = [step for problem in problems for step in plan_gemm(problem, host()).steps]
     assert len({step.module_key for step in steps}) == 1
     assert {step.function for step in steps} == set(gemm.FUNCTIONS)
