@@ -41,7 +41,11 @@ def _check_mode(input: Tensor, pad: Sequence[int], mode: str, value: float | Non
         raise NotImplementedError(f"Unrecognised padding mode {mode}")
     if not 1 <= spatial <= 3 or input.dim() not in (spatial + 1, spatial + 2):
         raise NotImplementedError(
-            "Only 2D, 3D, 4D, 5D padding with non-constant padding are supported for now"
+            f"Padding size {len(pad)} is not supported for {input.dim()}D input tensor.\n"
+            "Supported combinations for non-constant padding:\n"
+            "  - 2D or 3D input: padding size = 2 (pads last dimension)\n"
+            "  - 3D or 4D input: padding size = 4 (pads last 2 dimensions)\n"
+            "  - 4D or 5D input: padding size = 6 (pads last 3 dimensions)"
         )
     if mode == "circular":
         _check_circular(input, pad)

@@ -1,0 +1,36 @@
+"""Records what PyTorch's nn does, for tests/nn (run where torch is)."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "nn"))
+
+import cases  # noqa: E402 - found through the path above
+import computations  # noqa: E402
+import scripts  # noqa: E402
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    tables = {
+        "modules": (cases.MODULES, cases.describe_module),
+        "starts": (cases.STARTS, cases.describe_start),
+        "values": (cases.VALUES, cases.describe_value),
+        "errors": (cases.ERRORS, cases.describe_error),
+        "warnings": (cases.WARNINGS, cases.describe_warning),
+        "computations": (computations.ALL, computations.describe),
+        "scripts": (scripts.ALL, scripts.describe),
+    }
+    folder = ROOT / "tests" / "references" / "nn"
+    folder.mkdir(parents=True, exist_ok=True)
+    for title, (names, describe) in tables.items():
+        recorded = {name: describe(torch, name) for name in names}
+        (folder / f"{title}.json").write_text(json.dumps(recorded, indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    main()
