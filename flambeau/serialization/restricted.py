@@ -117,6 +117,9 @@ class RestrictedUnpickler:
         self._stack = self._below.pop()
         return items
 
+    def _drop_mark(self) -> None:
+        self._pop_mark()
+
     def _pop(self) -> None:
         if self._stack:
             self._stack.pop()
@@ -342,7 +345,7 @@ _steps: dict[bytes, _Step] = {
     pickle.EMPTY_SET: _pushing(set),
     pickle.MARK: _Machine._mark,
     pickle.POP: _Machine._pop,
-    pickle.POP_MARK: lambda machine: machine._pop_mark() and None,
+    pickle.POP_MARK: _Machine._drop_mark,
     pickle.TUPLE: _Machine._marked_tuple,
     pickle.TUPLE1: _counted(_Machine._tuple, 1),
     pickle.TUPLE2: _counted(_Machine._tuple, 2),

@@ -74,10 +74,10 @@ def save(
 def _opened_for_writing(f: _PathLike | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
     """The stream to write to, and the name of the folder inside the archive."""
     if isinstance(f, str | os.PathLike):
-        name = os.path.basename(os.fspath(f)).rpartition(".")
-        with _clear_missing_folder(f), replacing(f) as stream:
-            folder = name[0] or name[2]
-            yield stream, folder if folder.isascii() and folder else "archive"
+        path = os.fsdecode(f)
+        _check_folder(path)
+        with replacing(path) as stream:
+            yield stream, _folder_name(path)
         return
     if not hasattr(f, "write"):
         raise AttributeError(
@@ -86,12 +86,17 @@ def _opened_for_writing(f: _PathLike | BinaryIO) -> Iterator[tuple[BinaryIO, str
     yield f, "archive"
 
 
-@contextlib.contextmanager
-def _clear_missing_folder(path: _PathLike) -> Iterator[None]:
-    folder = os.path.dirname(os.fspath(path))
+def _check_folder(path: str) -> None:
+    folder = os.path.dirname(path)
     if folder and not os.path.isdir(folder):
         raise RuntimeError(f"Parent directory {folder} does not exist.")
-    yield
+
+
+def _folder_name(path: str) -> str:
+    """The file's name without its last extension, if it is plain text."""
+    stem, _, rest = os.path.basename(path).rpartition(".")
+    name = stem or rest
+    return name if name.isascii() else "archive"
 
 
 def _save_archive(
