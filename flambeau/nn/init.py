@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flambeau.autograd.graph import no_grad
-from flambeau.ops.creation import empty_like
+from flambeau.ops.creation import empty_like, full
 from flambeau.ops.pointwise import where
 from flambeau.ops.random import randperm
 from flambeau.tensor import Tensor
@@ -137,8 +137,9 @@ def _normal_cdf(x: float) -> float:
 def _redraw_normals(
     tensor: Tensor, mean: float, std: float, a: float, b: float, generator: Any
 ) -> Tensor:
-    low = tensor.new_tensor(a).item()
-    high = tensor.new_tensor(b).item()
+    # The bounds as the tensor's type rounds them.
+    low = full((), a, dtype=tensor.dtype).item()
+    high = full((), b, dtype=tensor.dtype).item()
     values = tensor.normal_(mean, std, generator=generator)
     outside = (values < low) | (values > high)
     while outside.any():

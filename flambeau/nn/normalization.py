@@ -10,8 +10,9 @@ from flambeau.nn import functional as F
 from flambeau.nn import init
 from flambeau.nn.module import Module
 from flambeau.nn.parameter import Parameter
-from flambeau.ops.creation import empty, ones, tensor, zeros
+from flambeau.ops.creation import empty, ones, zeros
 from flambeau.tensor import Tensor
+from flambeau.tensor_creation import tensor
 
 
 class _Affine(Module):

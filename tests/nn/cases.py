@@ -363,7 +363,8 @@ def tensors(torch):
     }.items():
         values = np.random.RandomState(len(name) + sum(shape)).randn(*shape)
         made[name] = torch.from_numpy(values.astype("float32"))
-    made["p2"] = (made["x2"] * 0.3).sigmoid()
+    chances = np.random.RandomState(3).uniform(0.1, 0.9, (5, 6))
+    made["p2"] = torch.from_numpy(chances.astype("float32"))
     made["classes"] = torch.tensor([0, 5, 2, 2, 4])
     made["ids"] = torch.tensor([[1, 0, 3], [3, 9, 3]])
     return made

@@ -14,9 +14,8 @@ def _check_probability(p: float) -> None:
 
 
 def _run(operator, input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
-    if inplace:
-        return operator.call_inplace((input, p, training), {})
-    return operator(input, p, training)
+    result = operator(input, p, training)
+    return input.copy_(result) if inplace and result is not input else result
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -8,9 +8,9 @@ from types import GeneratorType
 
 from flambeau.autograd.graph import no_grad
 from flambeau.ops import foreach as foreach_operators
-from flambeau.ops.creation import tensor
 from flambeau.ops.view import stack
 from flambeau.tensor import Tensor
+from flambeau.tensor_creation import tensor
 
 
 def _as_list(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
