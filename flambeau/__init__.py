@@ -38,7 +38,7 @@ from flambeau.tensor import Tensor
 from flambeau.tensor_creation import as_tensor, asarray, from_numpy, frombuffer, tensor
 from flambeau.engine.flush import synchronize
 from flambeau.engine.generator import Generator, default_generator
-from flambeau.autograd.graph import (
+from flambeau.graph import (
     enable_grad,
     inference_mode,
     is_grad_enabled,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flambeau.autograd.graph import Node, RemovableHandle, grad_mode
+from flambeau.graph import Node, RemovableHandle, grad_mode
 from flambeau.core import dtype as types
 from flambeau.core.device import device
 from flambeau.core.dtype import dtype

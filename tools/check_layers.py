@@ -32,7 +32,7 @@ LAYERS = {
     "flambeau.engine": 3,
     "flambeau.tensor": 4,
     "flambeau.printing": 4,
-    "flambeau.autograd.graph": 4,
+    "flambeau.graph": 4,
     "flambeau.ops": 5,
     "flambeau.autograd": 6,
     "flambeau.bindings": 6,

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from flambeau.autograd.graph import Node, SavedResult, grad_mode
+from flambeau.graph import Node, SavedResult, grad_mode
 from flambeau.core.layout import Layout
 from flambeau.ops import operator, view
 from flambeau.ops.creation import filled, ones_like
@@ -22,7 +22,7 @@ from flambeau.ops.pointwise import add
 from flambeau.ops.reduction import sum_to_shape
 from flambeau.tensor import Tensor
 
-_FREED = (
+FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after "
     "they have already been freed). Saved intermediate values of the graph are freed when you call "
     ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
@@ -398,7 +398,7 @@ def saved_tensors(node: Node) -> list[Any]:
     """What the node saved, checked: neither freed nor changed since."""
     saved = node.saved
     if saved is None:
-        raise RuntimeError(_FREED)
+        raise RuntimeError(FREED)
     result = []
     versions = node.versions
     for k, value in enumerate(saved):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flambeau.autograd.function import Function
-from flambeau.autograd.graph import is_grad_enabled
+from flambeau.graph import is_grad_enabled
 from flambeau.nn.hook_registry import Hook
 from flambeau.tensor import Tensor
 

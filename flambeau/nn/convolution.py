@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from flambeau.autograd.graph import no_grad
+from flambeau.graph import no_grad
 from flambeau.nn import init
 from flambeau.nn.functional.padding import pad
 from flambeau.nn.module import Module

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flambeau.autograd.graph import no_grad
+from flambeau.graph import no_grad
 from flambeau.nn import functional as F
 from flambeau.nn import init
 from flambeau.nn.module import Module

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from flambeau.autograd.graph import no_grad
+from flambeau.graph import no_grad
 from flambeau.ops.creation import empty_like, full
 from flambeau.ops.pointwise import where
 from flambeau.ops.random import randperm

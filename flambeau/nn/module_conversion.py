@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from flambeau.autograd.graph import no_grad
+from flambeau.graph import no_grad
 from flambeau.nn.conversion import parse_to
 from flambeau.tensor import Tensor
 

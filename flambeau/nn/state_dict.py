@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flambeau.autograd.graph import no_grad
+from flambeau.graph import no_grad
 from flambeau.nn.parameter import Parameter
 from flambeau.tensor import Tensor
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flambeau.autograd.graph import Node, SavedResult, grad_mode
+from flambeau.graph import Node, SavedResult, grad_mode
 from flambeau.core.layout import Layout
 from flambeau.engine.call import Call
 from flambeau.engine.storage import Storage

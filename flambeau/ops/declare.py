@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flambeau.autograd.graph import grad_mode, no_grad
+from flambeau.graph import grad_mode, no_grad
 from flambeau.compiler.kernel import Value
 from flambeau.compiler.target import Target
 from flambeau.core import dtype as types

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flambeau.autograd.graph import Node
+from flambeau.graph import Node
 from flambeau.core.layout import Layout, contiguous_strides
 from flambeau.engine.storage import Storage
 from flambeau.ops import call as path

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from flambeau.autograd.graph import grad_mode
+from flambeau.graph import grad_mode
 from flambeau.core.dtype import float32, float64
 from flambeau.ops.creation import zeros, zeros_like
 from flambeau.ops.declare import default_dtype

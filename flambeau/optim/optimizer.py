@@ -13,7 +13,7 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any
 
-from flambeau.autograd.graph import enable_grad
+from flambeau.graph import enable_grad
 from flambeau.engine.flush import flush
 from flambeau.tensor import Tensor
 from flambeau.utils.hooks import RemovableHandle

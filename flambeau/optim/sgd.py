@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from flambeau.autograd.graph import grad_mode
+from flambeau.graph import grad_mode
 from flambeau.ops.creation import empty_like
 from flambeau.ops.foreach import sgd_momentum_step_, sgd_step_
 from flambeau.optim.optimizer import (

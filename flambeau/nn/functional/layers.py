@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flambeau.autograd.graph import no_grad
+from flambeau.graph import no_grad
 from flambeau.core import dtype as types
 from flambeau.ops import indexing, normalization
 from flambeau.ops.creation import arange

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 from types import GeneratorType
 
-from flambeau.autograd.graph import no_grad
+from flambeau.graph import no_grad
 from flambeau.ops import foreach as foreach_operators
 from flambeau.ops.view import stack
 from flambeau.tensor import Tensor
