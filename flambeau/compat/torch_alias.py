@@ -37,12 +37,16 @@ INTERNAL = frozenset(
         "compat",
         "core",
         "demo",
+        "doctor",
         "engine",
+        "graph",
         "interchange",
         "launch",
         "models",
         "printing",
+        "settings",
         "tensor",
+        "tensor_creation",
     }
 )
 
