@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flambeau.compiler.builder import module
-from flambeau.compiler.gemm_micro import micro_kernels, tile_shape
+from flambeau.compiler.gemm_micro import TileShape, micro_kernels, tile_shape
 from flambeau.compiler.gemm_operands import (
     COPY_WORK,
     TASK_WORK,
@@ -89,6 +89,11 @@ TASKS_WANTED = 16
 FUNCTIONS = (PACK, MULTIPLY, SMALL, ROWS, WIDE_ROWS, DOTS, DOT_TILES)
 
 
+def functions_for(tile: TileShape) -> tuple[str, ...]:
+    """The kernels of a module: half precision is always packed, so it has no ``gemm_small``."""
+    return tuple(name for name in FUNCTIONS if name != SMALL or not tile.converts)
+
+
 def gemm_module(stored: str, target: Target, activations: Sequence[Activation]) -> str:
     """The LLVM IR of all kernels for one element type."""
     tile = tile_shape(stored, target)
@@ -129,7 +134,7 @@ class Planner:
             {"a": "b", "b": "a"} if simplified.swapped else {},
             f"gemm {stored} {target.name} {names}",
             lambda: gemm_module(stored, target, activations),
-            FUNCTIONS,
+            functions_for(self.tile),
         )
 
     def plan(self) -> GemmPlan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from flambeau.compiler import emit
 from flambeau.compiler.builder import (
     ARGS,
     BEGIN,
@@ -21,6 +22,9 @@ from flambeau.compiler.builder import (
     vector,
 )
 from flambeau.compiler.gemm_micro import Procedure, TileShape
+from flambeau.core import dtype as types
+
+HALF_PRECISION = {"half": types.float16, "bfloat": types.bfloat16}
 
 PACK = "gemm_pack"
 
@@ -82,19 +86,22 @@ def panel_extent(builder: Builder, panel: Var, words: Mapping[str, Var]) -> tupl
     return start, builder.sub(following, start)
 
 
+def memory_type(tile: TileShape) -> str:
+    """The LLVM type that loads and stores move; only some processors know bfloat16."""
+    return "i16" if tile.stored == "bfloat" else tile.stored
+
+
 def load_widened(
     builder: Builder, tile: TileShape, pointer: Var, width: int, mask: Var | None = None
 ) -> Var:
     """``width`` stored elements, converted to the type that the product computes in."""
-    stored = vector(tile.stored, width)
+    type_ = vector(memory_type(tile), width)
     align = tile.stored_size
     if mask is None:
-        value = builder.load(stored, pointer, align)
+        value = builder.load(type_, pointer, align)
     else:
-        value = builder.masked_load(stored, pointer, mask, align)
-    if not tile.converts:
-        return value
-    return builder.convert("fpext", value, tile.element)
+        value = builder.masked_load(type_, pointer, mask, align)
+    return emit.from_memory(builder, value, HALF_PRECISION[tile.stored]) if tile.converts else value
 
 
 def store_narrowed(
@@ -102,7 +109,9 @@ def store_narrowed(
 ) -> None:
     """Stores computed elements, rounded to the type that memory holds."""
     if tile.converts:
-        value = builder.convert("fptrunc", value, tile.stored)
+        dtype = HALF_PRECISION[tile.stored]
+        rounded = emit.convert(builder, value, types.float32, dtype)
+        value = emit.to_memory(builder, rounded, dtype)
     if mask is None:
         builder.store(value, pointer, tile.stored_size)
     else:

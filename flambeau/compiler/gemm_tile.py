@@ -112,10 +112,11 @@ class TileFinisher:
     def function(self) -> str:
         builder = self.builder
         self.adds = builder.compare("ne", self.parameters["accumulate"], 0)
-        cases = {
-            number: lambda body=activation.body: self.all_columns(body)
-            for number, activation in enumerate(self.activations)
-        }
+
+        def case(activation: Activation) -> Callable[[], None]:
+            return lambda: self.all_columns(activation.body)
+
+        cases = {number: case(activation) for number, activation in enumerate(self.activations)}
         builder.switch(self.parameters["activation"], cases)
         return FINISH.define(builder)
 

@@ -123,13 +123,13 @@ class RowsKernel(VectorKernel):
         first = builder.mul(index, strip_columns(tile))
         columns = builder.min(builder.sub(self.words["n"], first), strip_columns(tile))
         b = builder.gep(tile.stored, self.start["b"], first)
-        done: Var | int = 0
+        done = builder.constant(0)
         for strip in STRIPS:
             done = self.strips(b, done, columns, strip)
         self.rest(b, done, columns)
         self.finish(first, columns, builder.constant(0), builder.constant(1), 0)
 
-    def strips(self, b: Var, done: Var | int, columns: Var, vectors: int) -> Var:
+    def strips(self, b: Var, done: Var, columns: Var, vectors: int) -> Var:
         width = vectors * self.tile.lanes
 
         def strip(at: Var, _: list[Var]) -> None:
@@ -202,13 +202,11 @@ class WideRowsKernel(RowsKernel):
         state = [self.start["a"], b]
         rest_k: Var | int = 0
         for rows in (WIDE_ROWS_TOGETHER, 1):
-            rest_k, state = builder.loop(
-                rest_k,
-                words["k"],
-                rows,
-                state,
-                lambda _, state, rows=rows: self.add_rows(state, done, rows),
-            )
+
+            def some_rows(_: Var, state: list[Var], rows: int = rows) -> list[Var]:
+                return self.add_rows(state, done, rows)
+
+            rest_k, state = builder.loop(rest_k, words["k"], rows, state, some_rows)
         self.rest(b, done, columns)
         self.finish(first, columns, builder.constant(0), builder.constant(1), 0)
 

@@ -64,8 +64,9 @@ def problem_of(
     a: np.ndarray, b: np.ndarray, c: np.ndarray, bias: np.ndarray | None = None, **options: object
 ) -> GemmProblem:
     """The problem of three arrays of three dimensions."""
+    dtype = options.pop("dtype", a.dtype.name)
     return GemmProblem(
-        a.dtype.name, c.shape[0], c.shape[1], c.shape[2], a.shape[2],
+        dtype, c.shape[0], c.shape[1], c.shape[2], a.shape[2],
         *strides_of(a), *strides_of(b), *strides_of(c),
         bias=bias is not None, **options,
     )  # fmt: skip
@@ -175,6 +176,33 @@ def test_other_targets(target: Target, dtype: str) -> None:
             assert np.array_equal(result, exact(a, b))
         else:
             assert_close(result, exact(a, b), k)
+
+
+def to_bfloat16(array: np.ndarray) -> np.ndarray:
+    """The upper half of float32, rounded to even, as numpy keeps bfloat16."""
+    bits = array.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat16(array: np.ndarray) -> np.ndarray:
+    return (array.astype(np.uint32) << 16).view(np.float32)
+
+
+@pytest.mark.parametrize("target", [host(), *other_targets()], ids=lambda target: target.name)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_summed_in_single_and_rounded_once(dtype: str, target: Target) -> None:
+    if dtype == "bfloat16":
+        narrow, widen, digits = to_bfloat16, from_bfloat16, 8
+    else:
+        narrow, widen, digits = lambda x: x.astype(np.float16), np.float32, 11
+    for (m, n, k), way_a, way_b in itertools.product(SHAPES, WAYS[:3], WAYS[:3]):
+        a = arranged(narrow(random((2, m, k))), way_a)
+        b = arranged(narrow(random((2, k, n), seed=1)), way_b)
+        bias, c = narrow(random((n,))), narrow(random((2, m, n)))
+        expected = exact(widen(a), widen(b)) + widen(bias) + widen(c)
+        result = multiply(a, b, c=c, bias=bias, dtype=dtype, accumulate=True, target=target)
+        allowed = np.abs(expected) * 2.0**-digits + 1e-6 * (k + 4)
+        assert (np.abs(widen(result) - expected) <= allowed).all(), (m, n, k, way_a, way_b)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "int16", "int8", "uint8"])
