@@ -1,6 +1,6 @@
 """Networks: modules, parameters, and the functions they are made of."""
 
-from flambeau.nn import functional, init, utils
+from flambeau.nn import functional, init, modules, utils
 from flambeau.nn.activation import (
     CELU,
     ELU,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flambeau.graph import no_grad
 from flambeau.core import dtype as types
+from flambeau.graph import no_grad
 from flambeau.ops import indexing, normalization
 from flambeau.ops.creation import arange
 from flambeau.ops.pointwise import div

@@ -7,7 +7,6 @@ import warnings
 from flambeau.core.layout import broadcast_shapes
 from flambeau.nn.functional.reduction import legacy_reduction, reduction_number
 from flambeau.ops import loss as operators
-from flambeau.ops.view import broadcast_tensors
 from flambeau.tensor import Tensor
 
 
@@ -96,7 +95,7 @@ def mse_loss(
     """``(x - t)²``; with ``weight``, the mean is over the weights."""
     _warn_of_broadcast(input, target)
     reduction = legacy_reduction(size_average, reduce, reduction)
-    left, right = broadcast_tensors(input, target)
+    left, right = _broadcast(input, target)
     if weight is None:
         return operators.mse_loss(left, right, reduction_number(reduction))
     return _weighted((left - right).pow(2), input, weight, reduction, weighted_mean=True)
@@ -113,7 +112,7 @@ def l1_loss(
     """``|x - t|``; with ``weight``, the mean is over the weights."""
     _warn_of_broadcast(input, target)
     reduction = legacy_reduction(size_average, reduce, reduction)
-    left, right = broadcast_tensors(input, target)
+    left, right = _broadcast(input, target)
     if weight is None:
         return operators.l1_loss(left, right, reduction_number(reduction))
     return _weighted((left - right).abs(), input, weight, reduction, weighted_mean=True)
@@ -130,7 +129,7 @@ def smooth_l1_loss(
     """Quadratic within ``beta`` of the target, linear beyond (https://arxiv.org/abs/1504.08083)."""
     _warn_of_broadcast(input, target)
     reduction = legacy_reduction(size_average, reduce, reduction)
-    left, right = broadcast_tensors(input, target)
+    left, right = _broadcast(input, target)
     if beta == 0.0:
         return operators.l1_loss(left, right, reduction_number(reduction))
     return operators.smooth_l1_loss(left, right, reduction_number(reduction), beta)
@@ -145,7 +144,7 @@ def huber_loss(
 ) -> Tensor:
     """:func:`smooth_l1_loss` times ``delta``."""
     _warn_of_broadcast(input, target)
-    left, right = broadcast_tensors(input, target)
+    left, right = _broadcast(input, target)
     if weight is None:
         return operators.huber_loss(left, right, reduction_number(reduction), delta)
     losses = operators.huber_loss(left, right, reduction_number("none"), delta)
@@ -180,6 +179,14 @@ def kl_div(
     if reduction == "batchmean" and input.dim() != 0:
         reduced = reduced / input.size(0)
     return reduced
+
+
+def _broadcast(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with their common shape."""
+    if input.shape == target.shape:
+        return input, target
+    shape = broadcast_shapes(input.shape, target.shape)
+    return input.expand(shape), target.expand(shape)
 
 
 def _warn_of_broadcast(input: Tensor, target: Tensor) -> None:

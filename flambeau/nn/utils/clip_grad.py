@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from types import GeneratorType
 
 from flambeau.graph import no_grad
-from flambeau.ops import foreach as foreach_operators
 from flambeau.ops.view import stack
 from flambeau.tensor import Tensor
 from flambeau.tensor_creation import tensor
@@ -21,13 +20,6 @@ def _gradients(parameters: list[Tensor]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-def _by_device_and_dtype(tensors: list[Tensor]) -> list[list[Tensor]]:
-    groups: dict[tuple, list[Tensor]] = {}
-    for each in tensors:
-        groups.setdefault((each.device, each.dtype), []).append(each)
-    return list(groups.values())
-
-
 @no_grad()
 def get_total_norm(
     tensors: Tensor | Iterable[Tensor],
@@ -37,17 +29,15 @@ def get_total_norm(
 ) -> Tensor:
     """Returns the norm of all ``tensors`` as if they were one vector.
 
-    ``foreach`` is accepted: all norms are one call here anyway.
+    ``foreach`` is accepted here and below: loops over tensors are recorded and fused anyway.
     """
     tensors = _as_list(tensors)
     norm_type = float(norm_type)
     if not tensors:
         return tensor(0.0)
-    norms: list[Tensor] = []
-    for group in _by_device_and_dtype(tensors):
-        norms.extend(foreach_operators._foreach_norm(group, norm_type))
     device = tensors[0].device
-    total_norm = stack([norm.to(device) for norm in norms]).norm(norm_type)
+    norms = [each.norm(norm_type).to(device) for each in tensors]
+    total_norm = stack(norms).norm(norm_type)
     if error_if_nonfinite and not total_norm.isfinite():
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is "
@@ -70,8 +60,8 @@ def clip_grads_with_norm_(
         return
     # Multiplied even where it is one, so that nothing waits for the norm.
     factor = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
-    for group in _by_device_and_dtype(grads):
-        foreach_operators._foreach_mul_(group, factor.to(group[0].device))
+    for grad in grads:
+        grad.mul_(factor.to(grad.device))
 
 
 @no_grad()
@@ -122,6 +112,5 @@ def clip_grad_value_(
 ) -> None:
     """Clamps each gradient element to ``[-clip_value, clip_value]``."""
     clip_value = float(clip_value)
-    for group in _by_device_and_dtype(_gradients(_as_list(parameters))):
-        foreach_operators._foreach_clamp_min_(group, -clip_value)
-        foreach_operators._foreach_clamp_max_(group, clip_value)
+    for grad in _gradients(_as_list(parameters)):
+        grad.clamp_(-clip_value, clip_value)

@@ -1,0 +1,99 @@
+"""PyTorch's paths of modules: ``torch.nn.modules.conv.Conv2d`` and its like."""
+
+from flambeau.nn.modules.activation import (
+    CELU,
+    ELU,
+    GELU,
+    GLU,
+    SELU,
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    RReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softmax2d,
+    Softmin,
+    Softplus,
+    Softshrink,
+    Softsign,
+    Tanh,
+    Tanhshrink,
+    Threshold,
+)
+from flambeau.nn.modules.batchnorm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+)
+from flambeau.nn.modules.container import (
+    Container,
+    ModuleDict,
+    ModuleList,
+    ParameterDict,
+    ParameterList,
+    Sequential,
+)
+from flambeau.nn.modules.conv import (
+    Conv1d,
+    Conv2d,
+)
+from flambeau.nn.modules.dropout import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+)
+from flambeau.nn.modules.flatten import (
+    Flatten,
+    Unflatten,
+)
+from flambeau.nn.modules.linear import (
+    Bilinear,
+    Identity,
+    Linear,
+)
+from flambeau.nn.modules.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    NLLLoss2d,
+    SmoothL1Loss,
+)
+from flambeau.nn.modules.module import (
+    Module,
+)
+from flambeau.nn.modules.normalization import (
+    GroupNorm,
+    LayerNorm,
+    RMSNorm,
+)
+from flambeau.nn.modules.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    MaxPool1d,
+    MaxPool2d,
+)
+from flambeau.nn.modules.sparse import (
+    Embedding,
+)
