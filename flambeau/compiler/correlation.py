@@ -40,11 +40,13 @@ PACK_WORDS = (
     "rows", "panels", "height", "tall_panels",
 )  # fmt: skip
 
-# padded[plane][phase][row][column]; a task is a row, in all phases.  Row r is row
+# A task is a row of a plane (an image and channel), in all phases.  Row r is row
 # ``r * row_step - top`` of the source, and column j of phase p its column
 # ``j * column_step + p * phase_step - left``; what the source lacks is zero.
 PAD_WORDS = (
-    "source", "padded", "source_rows", "source_columns", "padded_rows", "phase_columns", "phases",
+    "source", "padded", "channels", "source_rows", "source_columns",
+    "image_stride", "channel_stride", "phase_stride", "row_stride",
+    "padded_rows", "phase_columns", "phases",
     "row_step", "column_step", "phase_step", "top", "left",
 )  # fmt: skip
 
@@ -57,15 +59,21 @@ CORRELATE_WORDS = (
     "vectors",
 )  # fmt: skip
 
-# A task is a row of a plane: target[row][j] = source[row_table[row] + column_table[j]].
+# A task is a row: target[image][channel][row][j] =
+# source[image * image_stride + channel * channel_stride + row_table[row] + column_table[j]].
 ARRANGE_WORDS = (
-    "source", "target", "source_plane", "rows", "columns", "row_table", "column_table",
+    "source", "target", "channels", "image_stride", "channel_stride", "rows", "columns",
+    "row_table", "column_table",
 )  # fmt: skip
 
 _POINTERS = frozenset(
     {"weight", "packed", "tap_table", "source", "padded", "out", "tap_offsets", "bias", "target",
      "row_table", "column_table"}
 )  # fmt: skip
+
+
+# Taps that are packed for all rows of a panel before the next ones: their lines stay in the cache.
+TAP_BLOCK = 16
 
 
 def vector_counts(tile: TileShape) -> dict[int, int]:
@@ -315,19 +323,25 @@ def _pack(tile: TileShape) -> tuple[str, Builder]:
         row_number = builder.add(builder.mul(group, words["rows"]), first)
         packed = advance(builder, tile, words["packed"], row_number, words["taps"])
 
-        def pack_row(row: Var, _: list[Var]) -> None:
-            source = advance(builder, tile, weight, row, words["row_stride"])
-            target = builder.gep(tile.element, packed, row)
+        def pack_taps(first_tap: Var, _: list[Var]) -> None:
+            last_tap = builder.min(builder.add(first_tap, TAP_BLOCK), words["taps"])
 
-            def pack_tap(tap: Var, _: list[Var]) -> None:
-                place = builder.load(I64, builder.gep(I64, words["tap_table"], tap), 8)
-                address = builder.gep(tile.element, source, place)
-                value = builder.load(tile.element, address, tile.size)
-                builder.store(value, advance(builder, tile, target, tap, rows), tile.size)
+            def pack_row(row: Var, _: list[Var]) -> None:
+                source = advance(builder, tile, weight, row, words["row_stride"])
+                target = builder.gep(tile.element, packed, row)
 
-            builder.loop(0, words["taps"], 1, [], pack_tap)
+                def pack_tap(tap: Var, _: list[Var]) -> None:
+                    place = builder.load(I64, builder.gep(I64, words["tap_table"], tap), 8)
+                    address = builder.gep(tile.element, source, place)
+                    value = builder.load(tile.element, address, tile.size)
+                    builder.store(value, advance(builder, tile, target, tap, rows), tile.size)
 
-        builder.loop(0, rows, 1, [], pack_row)
+                builder.loop(first_tap, last_tap, 1, [], pack_tap)
+
+            builder.loop(0, rows, 1, [], pack_row)
+
+        stop = builder.add(words["taps"], TAP_BLOCK - 1)
+        builder.loop(0, stop, TAP_BLOCK, [], pack_taps)
 
     builder.loop(BEGIN, END, 1, [], pack_panel)
     return builder.function(PACK, KERNEL_PARAMETERS), builder
@@ -343,7 +357,6 @@ class _Row:
     source: Var
     valid: Var
     target: Var
-    phase_size: Var
 
 
 RowCopier = Callable[[Builder, TileShape, dict[str, Var], _Row], None]
@@ -353,8 +366,6 @@ def _pad(tile: TileShape, name: str, copy_row: RowCopier) -> tuple[str, Builder]
     builder = Builder()
     words = read_words(builder, PAD_WORDS, _POINTERS)
     memory_plane = builder.mul(words["source_rows"], words["source_columns"])
-    phase_size = builder.mul(words["padded_rows"], words["phase_columns"])
-    padded_plane = builder.mul(phase_size, words["phases"])
 
     def pad_row(task: Var, _: list[Var]) -> None:
         row, plane = split_number(builder, task, words["padded_rows"])
@@ -363,10 +374,12 @@ def _pad(tile: TileShape, name: str, copy_row: RowCopier) -> tuple[str, Builder]
         source_row = builder.select(inside, source_row, 0)
         source = advance(builder, tile, words["source"], plane, memory_plane)
         source = advance(builder, tile, source, source_row, words["source_columns"])
-        target = advance(builder, tile, words["padded"], plane, padded_plane)
-        target = advance(builder, tile, target, row, words["phase_columns"])
+        channel, image = split_number(builder, plane, words["channels"])
+        target = advance(builder, tile, words["padded"], image, words["image_stride"])
+        target = advance(builder, tile, target, channel, words["channel_stride"])
+        target = advance(builder, tile, target, row, words["row_stride"])
         valid = builder.select(inside, words["source_columns"], 0)
-        copy_row(builder, tile, words, _Row(source, valid, target, phase_size))
+        copy_row(builder, tile, words, _Row(source, valid, target))
 
     builder.loop(BEGIN, END, 1, [], pad_row)
     return builder.function(name, KERNEL_PARAMETERS), builder
@@ -416,7 +429,7 @@ def _for_phases(
 
     def run_phase(phase: Var, _: list[Var]) -> None:
         shift = builder.sub(builder.mul(phase, words["phase_step"]), words["left"])
-        body(advance(builder, tile, row.target, phase, row.phase_size), shift)
+        body(advance(builder, tile, row.target, phase, words["phase_stride"]), shift)
 
     builder.loop(0, words["phases"], 1, [], run_phase)
 
@@ -439,7 +452,7 @@ def _copy_row(builder: Builder, tile: TileShape, words: dict[str, Var], row: _Ro
 def _split_pairs(builder: Builder, tile: TileShape, words: dict[str, Var], row: _Row) -> None:
     """Column step 2, two phases one column apart."""
     columns = words["phase_columns"]
-    odd_target = builder.gep(tile.element, row.target, row.phase_size)
+    odd_target = builder.gep(tile.element, row.target, words["phase_stride"])
     evens = [2 * lane for lane in range(tile.lanes)]
     odds = [2 * lane + 1 for lane in range(tile.lanes)]
 
@@ -486,7 +499,9 @@ def _arrange(tile: TileShape) -> tuple[str, Builder]:
 
     def arrange_row(task: Var, _: list[Var]) -> None:
         row, plane = split_number(builder, task, words["rows"])
-        source = advance(builder, tile, words["source"], plane, words["source_plane"])
+        channel, image = split_number(builder, plane, words["channels"])
+        source = advance(builder, tile, words["source"], image, words["image_stride"])
+        source = advance(builder, tile, source, channel, words["channel_stride"])
         start = builder.load(I64, builder.gep(I64, words["row_table"], row), 8)
         source = builder.gep(tile.element, source, start)
         target = advance(builder, tile, words["target"], task, columns)

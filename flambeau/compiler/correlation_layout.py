@@ -147,15 +147,39 @@ class Window:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Elements between two images, channels, phases and rows of a laid out source."""
+
+    image: int
+    channel: int
+    phase: int
+    row: int
+
+
+def image_by_image(layout: SourceLayout, channels: int) -> Placement:
+    """Each image's channels one after the other."""
+    columns, plane = layout.phase_columns, layout.plane
+    return Placement(channels * plane, plane, layout.rows * columns, columns)
+
+
+def row_by_row(layout: SourceLayout, images: int) -> Placement:
+    """Each row of a plane for all images side by side."""
+    columns = images * layout.phase_columns
+    return Placement(layout.phase_columns, images * layout.plane, layout.rows * columns, columns)
+
+
 def add_pad_step(
     writer: PlanWriter,
     tile: TileShape,
     layout: SourceLayout,
+    placement: Placement,
     source: Pointer,
     padded: Pointer,
-    planes: int,
+    images: int,
+    channels: int,
 ) -> None:
-    """Copies ``planes`` contiguous planes from ``source`` to ``padded``, laid out."""
+    """Copies ``images`` of ``channels`` contiguous planes from ``source`` to ``padded``."""
     name = PAD_ANY
     if layout.column_step == 1:
         name = PAD
@@ -164,8 +188,13 @@ def add_pad_step(
     arguments = {
         "source": source,
         "padded": padded,
+        "channels": channels,
         "source_rows": layout.memory_rows,
         "source_columns": layout.memory_columns,
+        "image_stride": placement.image,
+        "channel_stride": placement.channel,
+        "phase_stride": placement.phase,
+        "row_stride": placement.row,
         "padded_rows": layout.rows,
         "phase_columns": layout.phase_columns,
         "phases": layout.phases,
@@ -175,8 +204,9 @@ def add_pad_step(
         "top": layout.top,
         "left": layout.left,
     }
+    tasks = images * channels * layout.rows
     grain = GRAIN_MOVES // max(1, layout.phases * layout.phase_columns)
-    writer.add(correlation_module(tile).step(name, arguments, planes * layout.rows, grain))
+    writer.add(correlation_module(tile).step(name, arguments, tasks, grain))
 
 
 def image_offset(tile: TileShape, operand: Pointer, images: int, elements: int) -> Pointer:

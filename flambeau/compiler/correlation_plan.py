@@ -22,7 +22,9 @@ from flambeau.compiler.correlation_layout import (
     GRAIN_MOVES,
     SourceLayout,
     add_pad_step,
+    image_by_image,
     image_offset,
+    row_by_row,
 )
 from flambeau.compiler.gemm_micro import TileShape
 from flambeau.compiler.kernel_step import Pointer
@@ -31,6 +33,10 @@ from flambeau.compiler.library_plan import PlanWriter, balanced_panels, ceil_div
 # Padded images and results in another order live in the workspace for this much of the batch at a
 # time: small enough for the second-level caches, large enough to keep many threads busy.
 SLICE_BYTES = 4 << 20
+
+# Interleaved images: a task then reads from all of them, so they should stay in that cache together.
+# With more (512 channels of 7 x 7 planes), interleaving lost what fuller vectors gain.
+INTERLEAVED_BYTES = 512 << 10
 
 # A block of packed weights that stays in the second-level cache while all positions pass by.
 PANEL_BLOCK_BYTES = 512 << 10
@@ -87,6 +93,9 @@ class CorrelationProblem:
     weight: Pointer
     bias: Pointer | None
     out: Pointer
+    interleaved: bool = False
+    """Whether the rows of all images of a slice lie side by side: for planes so small that vectors
+    would be half empty, if the layout makes a plane's positions neighbours."""
 
     @property
     def source_image(self) -> int:
@@ -102,17 +111,32 @@ class CorrelationProblem:
     def out_image(self) -> int:
         return self.groups * self.rows * self.out_plane
 
+    def reads_memory(self, tile: TileShape) -> bool:
+        """Whether the source needs no copy; a vector may reach into the next image, no further."""
+        in_memory = self.layout.is_in_memory and not self.interleaved
+        return in_memory and self.source_image >= tile.lanes
+
+    def slice_images(self, tile: TileShape) -> int:
+        """How many images are in work at a time."""
+        elements = self.out_image if self.arrangement or self.interleaved else 0
+        if not self.reads_memory(tile):
+            elements += self.source_image
+        nbytes = INTERLEAVED_BYTES if self.interleaved else SLICE_BYTES
+        fit = nbytes // (elements * tile.size) if elements else self.images
+        return max(1, min(fit, self.images))
+
     def cycles(self, tile: TileShape) -> float:
         """An estimate of what an image costs, to choose a layout by."""
         rows = self.groups * self.rows
+        images = self.slice_images(tile) if self.interleaved else 1
         products = sum(
-            len(one.weight_taps) * one.out_rows * ceil_div(one.out_columns, tile.lanes) / 2
+            len(one.weight_taps) * one.out_rows * ceil_div(images * one.out_columns, tile.lanes) / 2
             for one in self.passes
         )
-        total = rows * products
-        if not self.layout.is_in_memory:
+        total = rows * products / images
+        if not self.reads_memory(tile):
             total += self.groups * self.channels * self.layout.copy_cycles(tile.lanes)
-        if self.arrangement:
+        if self.arrangement or self.interleaved:
             total += rows * self.out_rows * self.out_columns * 1.5
         return total
 
@@ -134,15 +158,14 @@ class CorrelationPlanner:
         self.tile = tile
         self.problem = problem
         self.module = correlation_module(tile)
-        # A vector may reach into the next image, no further.
-        self.direct = problem.layout.is_in_memory and problem.source_image >= tile.lanes
+        self.direct = problem.reads_memory(tile)
 
     def plan(self) -> None:
         problem, size = self.problem, self.tile.size
         slices = list(self._slices())
         copied = max((s.count for s in slices if not s.direct), default=0)
         self.padded = self.writer.reserve(copied * problem.source_image * size)
-        if problem.arrangement:
+        if problem.arrangement or problem.interleaved:
             most = max((s.count for s in slices), default=0)
             self.scattered = self.writer.reserve(most * problem.out_image * size)
         packed = [self._pack(one) for one in problem.passes]
@@ -152,18 +175,16 @@ class CorrelationPlanner:
             for one, weights in zip(problem.passes, packed):
                 self._correlate(one, weights, images)
             if problem.arrangement:
-                self._arrange(images)
+                self._arrange(images, problem.arrangement)
+            elif problem.interleaved:
+                self._separate(images)
 
     def _slices(self) -> Iterator[Slice]:
         problem = self.problem
         if not problem.images:
             return
-        per_image = problem.out_image if problem.arrangement else 0
-        if not self.direct:
-            per_image += problem.source_image
         readable = problem.images - 1 if self.direct else problem.images
-        count = SLICE_BYTES // (per_image * self.tile.size) if per_image else readable
-        count = max(1, count)
+        count = problem.slice_images(self.tile)
         for first in range(0, readable, count):
             yield Slice(first, min(count, readable - first), self.direct)
         if self.direct:
@@ -175,7 +196,7 @@ class CorrelationPlanner:
         taps = len(one.weight_taps)
         groups = one.out_rows * ceil_div(one.out_columns, tile.lanes)
         if one.out_rows == 1:
-            groups *= problem.images
+            groups = ceil_div(one.out_columns * problem.images, tile.lanes)
         vectors = _choose_vectors(tile, problem.rows, groups)
         most = vector_counts(tile)[vectors]
         panels, height, tall_panels = balanced_panels(problem.rows, most)
@@ -202,7 +223,13 @@ class CorrelationPlanner:
         planes = problem.groups * problem.channels
         in_memory = planes * layout.memory_rows * layout.memory_columns
         source = image_offset(self.tile, problem.source, images.first, in_memory)
-        add_pad_step(self.writer, self.tile, layout, source, self.padded, images.count * planes)
+        if problem.interleaved:
+            placement = row_by_row(layout, images.count)
+        else:
+            placement = image_by_image(layout, planes)
+        add_pad_step(
+            self.writer, self.tile, layout, placement, source, self.padded, images.count, planes
+        )
 
     def _correlate(self, one: CorrelationPass, weights: _PackedWeights, images: Slice) -> None:
         problem, tile = self.problem, self.tile
@@ -210,16 +237,19 @@ class CorrelationPlanner:
         source, out = self.padded, problem.out
         if images.direct:
             source = image_offset(tile, problem.source, images.first, problem.source_image)
-        if problem.arrangement:
+        if problem.arrangement or problem.interleaved:
             out = self.scattered
         else:
             out = image_offset(tile, out, images.first, problem.out_image)
         # Where an image has one row of positions, images take the place of rows: vectors of
-        # different images then share a register tile.
+        # different images then share a register tile.  Interleaved images are one long row.
         joined = one.out_rows == 1
+        side_by_side = images.count if problem.interleaved else 1
         images_left = 1 if joined else images.count
-        column_groups = ceil_div(one.out_columns, tile.lanes)
-        total_groups = column_groups * (images.count if joined else one.out_rows)
+        columns = one.out_columns * side_by_side
+        column_groups = ceil_div(columns, tile.lanes)
+        rows = images.count // side_by_side if joined else one.out_rows
+        total_groups = column_groups * rows
         chunks = ceil_div(total_groups, weights.vectors)
         other_tasks = images_left * problem.groups * chunks
         block = _panels_per_block(weights, taps * tile.size, other_tasks)
@@ -228,17 +258,17 @@ class CorrelationPlanner:
             "source": source,
             "packed": weights.packed,
             "out": offset(out, one.out_start * tile.size),
-            "tap_offsets": self.writer.constant(one.source_offsets.astype(np.int64)),
+            "tap_offsets": self.writer.constant(one.source_offsets * side_by_side),
             "taps": taps,
             "bias": problem.bias or self.writer.constant(np.zeros(1)),
             "bias_step": 1 if problem.bias else 0,
             "image_stride": problem.source_image,
-            "group_stride": problem.channels * problem.layout.plane,
+            "group_stride": problem.channels * problem.layout.plane * side_by_side,
             "row_step": problem.source_image if joined else one.row_step,
             "out_image": problem.out_image,
-            "out_channel": problem.out_plane,
+            "out_channel": problem.out_plane * side_by_side,
             "out_row": problem.out_image if joined else one.out_row,
-            "columns": one.out_columns,
+            "columns": columns,
             "column_groups": column_groups,
             "total_groups": total_groups,
             "chunks": chunks,
@@ -256,22 +286,60 @@ class CorrelationPlanner:
         grain = GRAIN_PRODUCTS // max(1, work)
         self.writer.add(self.module.step(CORRELATE, arguments, tasks, grain))
 
-    def _arrange(self, images: Slice) -> None:
-        problem, arrangement = self.problem, self.problem.arrangement
-        assert arrangement is not None
-        rows = problem.groups * problem.rows
-        plane = problem.out_rows * problem.out_columns
+    def _arrange(self, images: Slice, arrangement: Arrangement) -> None:
+        problem = self.problem
+        self._add_arrange(
+            images,
+            channels=problem.groups * problem.rows,
+            image_stride=problem.out_image,
+            channel_stride=arrangement.size,
+            row_table=arrangement.row_table,
+            column_table=arrangement.column_table,
+        )
+
+    def _separate(self, images: Slice) -> None:
+        """Brings interleaved results into the order of images."""
+        problem = self.problem
+        count, columns = images.count, problem.out_columns
+        channels, plane = problem.groups * problem.rows, count * problem.out_plane
+        rows = np.arange(problem.out_rows)[:, None] * count * columns
+        places = (rows + np.arange(columns)).reshape(-1)
+        if problem.out_plane == 1:
+            places = np.arange(channels) * plane
+            channels = 1
+        self._add_arrange(
+            images,
+            channels=channels,
+            image_stride=columns,
+            channel_stride=plane,
+            row_table=np.zeros(1),
+            column_table=places,
+        )
+
+    def _add_arrange(
+        self,
+        images: Slice,
+        channels: int,
+        image_stride: int,
+        channel_stride: int,
+        row_table: np.ndarray,
+        column_table: np.ndarray,
+    ) -> None:
+        problem, rows, columns = self.problem, len(row_table), len(column_table)
+        image = channels * rows * columns
         arguments = {
             "source": self.scattered,
-            "target": offset(problem.out, images.first * rows * plane * self.tile.size),
-            "source_plane": arrangement.size,
-            "rows": problem.out_rows,
-            "columns": problem.out_columns,
-            "row_table": self.writer.constant(arrangement.row_table.astype(np.int64)),
-            "column_table": self.writer.constant(arrangement.column_table.astype(np.int32)),
+            "target": image_offset(self.tile, problem.out, images.first, image),
+            "channels": channels,
+            "image_stride": image_stride,
+            "channel_stride": channel_stride,
+            "rows": rows,
+            "columns": columns,
+            "row_table": self.writer.constant(row_table.astype(np.int64)),
+            "column_table": self.writer.constant(column_table.astype(np.int32)),
         }
-        tasks = images.count * rows * problem.out_rows if problem.out_columns else 0
-        grain = GRAIN_MOVES // max(1, problem.out_columns)
+        tasks = images.count * channels * rows if columns else 0
+        grain = GRAIN_MOVES // max(1, columns)
         self.writer.add(self.module.step(ARRANGE, arguments, tasks, grain))
 
 
@@ -304,13 +372,16 @@ def flatten(
 
 
 def with_flattened(problem: CorrelationProblem) -> list[CorrelationProblem]:
-    """A problem of one pass as it is, and flattened where that is possible."""
+    """A problem of one pass as it is, and flattened and interleaved where that is possible."""
     (one,) = problem.passes
     flattened = flatten(one, problem.layout)
     if flattened is None:
         return [problem]
     joined, arrangement = flattened
-    return [problem, replace(problem, passes=(joined,), arrangement=arrangement)]
+    flat = replace(problem, passes=(joined,), arrangement=arrangement)
+    if arrangement is None:
+        return [problem, flat, replace(flat, interleaved=True)]
+    return [problem, flat]
 
 
 def _choose_vectors(tile: TileShape, rows: int, groups: int) -> int:

@@ -10,6 +10,7 @@ from flambeau.compiler.correlation_layout import (
     SourceLayout,
     Window,
     add_pad_step,
+    image_by_image,
     image_offset,
 )
 from flambeau.compiler.correlation_plan import GRAIN_PRODUCTS, SLICE_BYTES
@@ -104,7 +105,10 @@ class WeightPlanner(ABC):
         source = image_offset(self.tile, Pointer("input"), first, in_memory)
         if self.padded is None:
             return source
-        add_pad_step(self.writer, self.tile, layout, source, self.padded, images * channels)
+        placement = image_by_image(layout, channels)
+        add_pad_step(
+            self.writer, self.tile, layout, placement, source, self.padded, images, channels
+        )
         return self.padded
 
 

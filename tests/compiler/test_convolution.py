@@ -47,6 +47,8 @@ NAMED = {
     "depthwise multiplied": replace(BASE, in_channels=4, out_channels=12, groups=4),
     "many filters": replace(BASE, out_channels=70, in_channels=3, pad_low=(1, 0)),
     "many taps": replace(BASE, in_channels=40, out_channels=37, in_size=(7, 7), batch=9),
+    "whole small plane": ConvolutionProblem(float32, 37, 8, 9, (5, 5), (5, 5), has_bias=True),
+    "small planes": replace(BASE, batch=33, in_size=(4, 3), out_channels=31, pad_low=(1, 1)),
     "tiny": ConvolutionProblem(float32, 1, 1, 1, (1, 1), (1, 1)),
     "padding past kernel": replace(BASE, pad_low=(4, 5), pad_high=(6, 3)),
     "padding only to the right": replace(BASE, pad_high=(3, 4), stride=(2, 2)),
