@@ -9,7 +9,7 @@ import numpy as np
 
 from flambeau.core.dtype import float64
 from flambeau.interchange import from_numpy, tensor_from_data
-from flambeau.ops.view import stack
+from flambeau.ops.joining import stack
 from flambeau.tensor import Tensor
 
 __all__ = ["collate", "default_collate", "default_collate_fn_map", "default_convert"]

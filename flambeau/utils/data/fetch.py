@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flambeau.core.dtype import int64
-from flambeau.interchange import tensor_from_data
+import numpy as np
+
+from flambeau.interchange import from_numpy
 from flambeau.tensor import Tensor
 from flambeau.utils.data.collate import collate_tensor_fn, default_collate, default_collate_fn_map
 from flambeau.utils.data.dataset import Subset, TensorDataset, add_sample_note, fetch_samples
@@ -93,5 +94,5 @@ def gather_batch(dataset: Any, indices: Sequence[Any]) -> list[Tensor] | None:
         return None
     if any(type(column) is not Tensor or column.requires_grad for column in dataset.tensors):
         return None
-    rows = tensor_from_data(indices, int64)
+    rows = from_numpy(np.array(indices, np.int64))
     return [column.index_select(0, rows) for column in dataset.tensors]
