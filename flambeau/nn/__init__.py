@@ -33,6 +33,7 @@ from flambeau.nn.activation import (
 )
 from flambeau.nn.containers import Container, ModuleDict, ModuleList, Sequential
 from flambeau.nn.convolution import Conv1d, Conv2d
+from flambeau.nn.data_parallel import DataParallel
 from flambeau.nn.dropout import (
     AlphaDropout,
     Dropout,

@@ -102,6 +102,7 @@ MODULES = [
     "nn.BCELoss()",
     "nn.BCEWithLogitsLoss(pos_weight=torch.ones(3))",
     "nn.KLDivLoss(reduction='batchmean', log_target=True)",
+    "nn.DataParallel(nn.Linear(4, 3), device_ids=[0])",
     "nn.Sequential()",
     "nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Sequential(nn.Linear(3, 1)))",
     "nn.Sequential(nn.Linear(2, 3), nn.ReLU()) * 2 + nn.Sequential(nn.Tanh())",
