@@ -34,7 +34,7 @@ from flambeau.compiler.library_plan import PlanWriter, balanced_panels, ceil_div
 # time: small enough for the second-level caches, large enough to keep many threads busy.
 SLICE_BYTES = 4 << 20
 
-# Interleaved images: a task then reads from all of them, so they should stay in that cache together.
+# Interleaved images: a task reads from all of them, so they should stay in that cache together.
 # With more (512 channels of 7 x 7 planes), interleaving lost what fuller vectors gain.
 INTERLEAVED_BYTES = 512 << 10
 
