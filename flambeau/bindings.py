@@ -13,14 +13,21 @@ from flambeau.core.layout import Layout
 from flambeau.core.memory_format import contiguous_format, strided
 from flambeau.engine.storage import Storage
 from flambeau.ops import (  # noqa: F401 - importing declares the operators
+    activation,
+    clamp,
+    comparison,
     conversion,
     convolution,
     creation,
     declare,
+    exponential,
+    indexing,
+    joining,
     matmul,
     pointwise,
     random,
     reduction,
+    trigonometry,
     view,
 )
 from flambeau.ops.call import record_binary, record_binary_number, record_unary
@@ -116,6 +123,17 @@ def inplace_method(op: Operator) -> Callable[..., Any]:
     return method
 
 
+def general_dunder(op: Operator) -> Callable[..., Any]:
+    """A Python operator of any kind; what it cannot take is left to the other operand."""
+
+    def dunder(self: Tensor, other: Any) -> Any:
+        if isinstance(other, (str, list, tuple, dict, type(None))):
+            return NotImplemented
+        return op.call_method((self, other), {})
+
+    return dunder
+
+
 def inplace_dunder(op: Operator) -> Callable[..., Any]:
     def dunder(self: Tensor, other: Any) -> Any:
         return op.call_inplace((self, other), {})
@@ -123,10 +141,14 @@ def inplace_dunder(op: Operator) -> Callable[..., Any]:
     return dunder
 
 
+def has_short_path(op: Operator) -> bool:
+    return isinstance(op, PointwiseOperator) and op.results == 1 and op.short_path
+
+
 def method_for(op: Operator) -> Callable[..., Any]:
     """The fastest form that the operator's parameters allow."""
     parameters = op.schema.parameters
-    if isinstance(op, PointwiseOperator) and op.results == 1:
+    if has_short_path(op):
         tensors = [p for p in parameters if p.is_tensor]
         if len(parameters) == 1:
             return unary_method(op)
@@ -159,13 +181,14 @@ def _attach_dunder(op: Operator, name: str) -> None:
     binary = sum(p.is_tensor for p in op.schema.parameters) >= 2
     forward = f"__{name}__"
     if not binary:
-        setattr(Tensor, forward, _name(unary_method(op), forward, op.__doc__))
+        setattr(Tensor, forward, _name(method_for(op), forward, op.__doc__))
         return
-    setattr(Tensor, forward, _name(binary_dunder(op), forward, op.__doc__))
+    function = binary_dunder(op) if has_short_path(op) else general_dunder(op)
+    setattr(Tensor, forward, _name(function, forward, op.__doc__))
     if name in _COMMUTING:
         reflected = f"__r{name}__"
         setattr(Tensor, reflected, _name(binary_dunder(op, swap=True), reflected, op.__doc__))
-    if "inplace" in op.variants and name not in _COMPARING and not name.startswith("r"):
+    if "inplace" in op.variants and name not in _COMPARING:
         augmented = f"__i{name}__"
         setattr(Tensor, augmented, _name(inplace_dunder(op), augmented, op.__doc__))
 
@@ -368,6 +391,8 @@ def attach_protocols() -> None:
         **conversion.SHORT_METHODS,
         **creation.NEW_METHODS,
         **random.METHODS,
+        **indexing.METHODS,
+        **joining.METHODS,
     }
     for name, function in methods.items():
         setattr(Tensor, name, function)

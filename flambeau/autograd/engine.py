@@ -369,6 +369,8 @@ def run_derivative(node: Node, grads: Sequence[Tensor | None]) -> list[Tensor | 
             values.append(_materialized(node, grads, 0))
         elif name.startswith("grad") and name[4:].isdigit():
             values.append(_materialized(node, grads, int(name[4:])))
+        elif name == "layouts":
+            values.append(node.layouts)
         elif name.endswith("_layout"):
             values.append(node.layouts[rule.tensor_names.index(name[:-7])])
         elif name.startswith("result"):

@@ -46,6 +46,7 @@ class Operator:
         variants: str = "function method",
         dunder: str = "",
         aliases: str = "",
+        differentiable: bool = True,
     ) -> None:
         self.schema = schema
         self.name = schema.name
@@ -58,10 +59,12 @@ class Operator:
         self.__module__ = "torch"
         # What a call without further arguments, recorded by the short paths, stands for.
         self.defaults = {p.name: p.default for p in schema.parameters}
-        self.differentiable = True
+        self.differentiable = differentiable
         self.derivative_rule: Derivative | None = None
         self.sample_table: Callable[..., Any] | None = None
         self.node_name = node_name(self.name)
+        # The node's name where the overload with ``dim`` has one of its own.
+        self.dim_node_name: str | None = None
         self.tensor_positions = tuple(
             k for k, p in enumerate(schema.parameters) if p.is_tensor
         )
@@ -120,7 +123,7 @@ class Derivative:
     """A derivative rule and where each of its parameters comes from.
 
     ``grad`` (or ``grad0``, ``grad1`` …) are the outputs' gradients, ``result`` (``result0`` …) the
-    outputs, ``needs`` the set of input names whose gradient is wanted, ``self_layout`` the layout of
+    outputs, ``needs`` the set of input names whose gradient is wanted, ``layouts`` those of all inputs, ``self_layout`` the layout of
     the input ``self`` (its contents are not kept); any other name is an argument of the operator.
     """
 
@@ -140,7 +143,7 @@ class Derivative:
         )
         self.list_name = next((p.name for p in operator.schema.parameters if p.kind == "Tensor[]"), None)
         for name in self.parameters:
-            known = name in names or name == "needs" or name.rstrip("0123456789") in ("grad", "result")
+            known = name in names or name in ("needs", "layouts") or name.rstrip("0123456789") in ("grad", "result")
             known = known or name.removesuffix("_layout") in self.tensor_names
             assert known, f"{operator.name}: unknown parameter {name} of its derivative"
 

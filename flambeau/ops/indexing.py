@@ -1,0 +1,564 @@
+"""``x[…]``, ``x[…] = y`` and the operators that read and write at indices along a dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flambeau.core import dtype as types
+from flambeau.core.layout import Layout, broadcast_shapes
+from flambeau.interchange import item, tensor_from_data
+from flambeau.ops import call as path
+from flambeau.ops.creation import filled
+from flambeau.ops.declare import check_writable, composite, copy, copy_
+from flambeau.ops.scatter import (
+    bounds,
+    check_indices,
+    coordinate,
+    offsets_of,
+    scatter_rows,
+    take,
+    true_positions,
+    walk_layout,
+)
+from flambeau.ops.view import (
+    contiguous,
+    expand,
+    reshape,
+    select,
+    slice_,
+    unsqueeze,
+    view_as_is,
+)
+from flambeau.tensor import Tensor, wrap_dim
+
+# -- the square brackets ---------------------------------------------------------------------------
+
+
+def get_item(self: Tensor, key: Any) -> Tensor:
+    """``self[key]``: a view for integers, slices, None and ``…``; a copy for index tensors."""
+    if type(key) is int and self._layout.ndim:
+        return select_checked(self, 0, key, 0)
+    entries = key if isinstance(key, tuple) else (key,)
+    if not any(_is_advanced(e) for e in entries):
+        viewed = _basic(self, entries)
+        return view_as_is(self) if viewed is self else viewed
+    viewed, indices = _split(self, entries)
+    return index_tensor(viewed, tuple(indices))
+
+
+def set_item(self: Tensor, key: Any, value: Any) -> None:
+    """``self[key] = value``."""
+    entries = key if isinstance(key, tuple) else (key,)
+    if not isinstance(value, Tensor):
+        if isinstance(value, (bool, int, float, np.number, np.bool_)):
+            number = value.item() if hasattr(value, "item") else value
+            value = filled(Layout.of((), self.dtype), number)
+        else:
+            value = tensor_from_data(value, self.dtype)
+    if not any(_is_advanced(e) for e in entries):
+        target = _basic(self, entries)
+        copy_(self if target is self else target, _trim(value, target))
+        return
+    viewed, indices = _split(self, entries)
+    index_put_(viewed, tuple(indices), value)
+
+
+def _trim(value: Tensor, target: Tensor) -> Tensor:
+    """Leading dimensions of size 1 beyond the target's are dropped, as in assignment."""
+    while value.ndim > target.ndim and value.shape[0] == 1:
+        value = select(value, 0, 0)
+    return value
+
+
+def _is_advanced(entry: Any) -> bool:
+    if isinstance(entry, Tensor):
+        return not (entry.ndim == 0 and entry.dtype.category == "integer" and entry.dtype is not types.uint8)
+    return isinstance(entry, (list, np.ndarray, range)) or (
+        isinstance(entry, tuple) or entry is True or entry is False
+    )
+
+
+def select_checked(tensor: Tensor, dim: int, index: int, position: int) -> Tensor:
+    n = tensor._layout.shape[dim]
+    if not -n <= index < n:
+        raise IndexError(f"index {index} is out of bounds for dimension {position} with size {n}")
+    return select(tensor, dim, index)
+
+
+def _consumed(entry: Any) -> int:
+    """How many dimensions of the tensor an entry takes."""
+    if entry is None or entry is Ellipsis or entry is True or entry is False:
+        return 0
+    if isinstance(entry, (Tensor, np.ndarray)) and str(entry.dtype).endswith("bool"):
+        return int(entry.ndim)
+    if isinstance(entry, Tensor) and entry.dtype is types.uint8:
+        return entry.ndim
+    if isinstance(entry, list) and entry and all(isinstance(e, bool) for e in entry):
+        return 1
+    return 1
+
+
+def _basic(tensor: Tensor, entries: Sequence[Any]) -> Tensor:
+    """The view that integers, slices, None and ``…`` describe."""
+    viewed, indices = _split(tensor, entries)
+    assert all(i is None for i in indices)
+    return viewed
+
+
+def _split(tensor: Tensor, entries: Sequence[Any]) -> tuple[Tensor, list[Tensor | None]]:
+    """The basic part as a view, and the index tensors by dimension of that view."""
+    total = sum(map(_consumed, entries))
+    if total > tensor.ndim:
+        raise IndexError(f"too many indices for tensor of dimension {tensor.ndim}")
+    dots = sum(1 for e in entries if e is Ellipsis)
+    if dots > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    viewed = tensor
+    indices: list[Tensor | None] = []
+    dim = position = 0
+    for entry in entries:
+        if entry is Ellipsis:
+            skipped = tensor.ndim - total
+            dim += skipped
+            position += skipped
+            indices += [None] * skipped
+        elif entry is None:
+            viewed = unsqueeze(viewed, dim)
+            dim += 1
+            indices.append(None)
+        elif isinstance(entry, slice):
+            viewed = _sliced(viewed, dim, entry)
+            dim += 1
+            position += 1
+            indices.append(None)
+        elif entry is True or entry is False:
+            viewed = unsqueeze(viewed, dim)
+            indices.append(_index_tensor([0] if entry else []))
+            dim += 1
+        elif _is_advanced(entry):
+            found = _as_indices(entry, viewed, dim)
+            indices += found
+            dim += len(found)
+            position += len(found)
+        else:
+            viewed = select_checked(viewed, dim, _as_int(entry), position)
+            position += 1
+    return viewed, indices
+
+
+def _sliced(tensor: Tensor, dim: int, entry: slice) -> Tensor:
+    if entry == slice(None):
+        return tensor
+    start, stop, step = (None if n is None else _as_int(n) for n in (entry.start, entry.stop, entry.step))
+    if step is not None and step <= 0:
+        raise ValueError("step must be greater than zero")
+    return slice_(tensor, dim, start, stop, 1 if step is None else step)
+
+
+def _as_int(entry: Any) -> int:
+    if isinstance(entry, Tensor):
+        return int(item(entry))
+    try:
+        return int(entry.__index__())
+    except (AttributeError, TypeError):
+        raise IndexError(
+            "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "
+            f"indices (got {type(entry).__name__})"
+        ) from None
+
+
+def _index_tensor(data: Any) -> Tensor:
+    made = tensor_from_data(data)
+    return made if made.numel() else filled(Layout.of(made.shape, types.int64), 0)
+
+
+def _as_indices(entry: Any, viewed: Tensor, dim: int) -> list[Tensor | None]:
+    """An index entry as int64 tensors, one per dimension that it takes."""
+    index = entry if isinstance(entry, Tensor) else _index_tensor(
+        list(entry) if isinstance(entry, range) else entry
+    )
+    if index.dtype in (types.bool_, types.uint8):
+        return list(_mask_indices(index, viewed, dim))
+    if index.dtype.category != "integer":
+        raise IndexError(
+            "tensors used as indices must be long, int, byte or bool tensors"
+        )
+    return [index]
+
+
+def _mask_indices(mask: Tensor, viewed: Tensor, dim: int) -> list[Tensor]:
+    for k, n in enumerate(mask.shape):
+        if viewed.shape[dim + k] != n:
+            raise IndexError(
+                f"The shape of the mask {list(mask.shape)} at index {k} does not match the shape of "
+                f"the indexed tensor {list(viewed.shape)} at index {dim + k}"
+            )
+    if mask.dtype is types.uint8:
+        mask = mask != 0  # type: ignore[assignment]
+    positions = true_positions(mask)
+    return [coordinate(positions, mask.shape, k) for k in range(mask.ndim)]
+
+
+# -- index tensors ---------------------------------------------------------------------------------
+
+
+class _Geometry:
+    """Where an advanced index reads: the result's shape, a running offset, and the indices in place."""
+
+    def __init__(self, layout: Layout, indices: Sequence[Tensor | None]) -> None:
+        given = [(d, i) for d, i in enumerate(indices) if i is not None]
+        dims = [d for d, _ in given]
+        try:
+            shape = broadcast_shapes(*(i.shape for _, i in given))
+        except RuntimeError:
+            raise IndexError(
+                "shape mismatch: indexing tensors could not be broadcast together with shapes "
+                + ", ".join(str(list(i.shape)) for _, i in given)
+            ) from None
+        adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
+        lead = dims[0] if adjacent else 0
+        rest = [d for d in range(layout.ndim) if d not in dims]
+        before, after = rest[:lead], rest[lead:]
+        self.shape = tuple(
+            [layout.shape[d] for d in before] + list(shape) + [layout.shape[d] for d in after]
+        )
+        strides = (
+            [layout.strides[d] for d in before] + [0] * len(shape) + [layout.strides[d] for d in after]
+        )
+        self.walk = walk_layout(layout, self.shape, strides)
+        self.sizes = [layout.shape[d] for d in dims]
+        self.strides = [layout.strides[d] for d in dims]
+        for d, index in given:
+            check_indices(index, d, layout.shape[d])
+        self.indices = [self._placed(i, shape, len(after)) for _, i in given]
+
+    def _placed(self, index: Tensor, shape: Sequence[int], after: int) -> Tensor:
+        """The index broadcast, with dimensions of size 1 where the dimensions after it stand."""
+        wide = expand(index, tuple(shape))
+        for _ in range(after):
+            wide = unsqueeze(wide, wide.ndim)
+        return wide
+
+
+@composite("_index(Tensor self, any indices) -> Tensor", variants="")
+def index_tensor(self, indices):
+    """The elements at index tensors; None leaves a dimension as it is."""
+    geometry = _Geometry(self._layout, indices)
+    return take(self, geometry.walk, geometry.indices, geometry.sizes, geometry.strides)
+
+
+index_tensor.node_name = "IndexBackward0"
+
+
+@index_tensor.derivative
+def index_tensor_backward(grad, self_layout, indices):
+    zeros = filled(Layout.of(self_layout.shape, grad.dtype), 0)
+    return {"self": index_put(zeros, indices, grad, True)}
+
+
+@composite("index_put(Tensor self, any indices, Tensor values, bool accumulate=False) -> Tensor")
+def index_put(self, indices, values, accumulate):
+    """Returns a copy with ``values`` written (or added) at index tensors."""
+    result = contiguous(copy(self))
+    write_at(result, expanded_indices(result, indices), values, accumulate)
+    return result
+
+
+@index_put.derivative
+def index_put_backward(grad, self_layout, values_layout, indices, accumulate):
+    inside = index_tensor(grad, tuple(indices))
+    if accumulate:
+        outside = grad
+    else:
+        zero = filled(Layout.of((), grad.dtype), 0)
+        outside = index_put(grad, indices, zero, False)
+    return {"self": outside, "values": inside}
+
+
+def expanded_indices(tensor: Tensor, indices: Sequence[Any]) -> list[Tensor | None]:
+    """Masks among the indices become the indices of their true elements."""
+    found: list[Tensor | None] = []
+    for index in indices:
+        if index is None:
+            found.append(None)
+        else:
+            found += _as_indices(index, tensor, len(found))
+    return found
+
+
+def write_at(target: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool) -> None:
+    """Writes in place, without graph."""
+    if values.dtype is not target.dtype:
+        if values.ndim or not (values.dtype.category == target.dtype.category or target.dtype.is_floating_point):
+            raise RuntimeError(
+                "Index put requires the source and destination dtypes match, got "
+                f"{target.dtype.title} for the destination and {values.dtype.title} for the source."
+            )
+        values = values.to(target.dtype)  # type: ignore[attr-defined]
+    geometry = _Geometry(target._layout, indices)
+    try:
+        wide = expand(values, geometry.shape)
+    except RuntimeError:
+        raise RuntimeError(
+            f"shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast to "
+            f"indexing result of shape {list(geometry.shape)}"
+        ) from None
+    offsets = offsets_of(geometry.walk, geometry.indices, geometry.sizes, geometry.strides)
+    scatter_rows(target, wide, offsets, "sum" if accumulate else "set")
+
+
+def index_put_(
+    self: Tensor, indices: Sequence[Any], values: Tensor, accumulate: bool = False
+) -> Tensor:
+    """Writes ``values`` at index tensors in place.  Returns ``self``."""
+    graph = path.check_inplace(self, (self, values))
+    check_writable(self)
+    found = expanded_indices(self, indices)
+    write_at(self, found, values, accumulate)
+    if graph:
+        node = path.make_node(
+            index_put, (self, values), (self,), {"indices": tuple(found), "accumulate": accumulate}
+        )
+        path.rebase(self, node)
+    return self
+
+
+# -- along one dimension ---------------------------------------------------------------------------
+
+
+def _check_index(name: str, index: Tensor) -> None:
+    if index.dtype not in (types.int64, types.int32):
+        raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index")
+
+
+@composite("index_select(Tensor self, int dim, Tensor index) -> Tensor", variants="function method out")
+def index_select(self, dim, index):
+    """Returns the slices at ``index`` (1-d) along ``dim``."""
+    if index.ndim > 1:
+        raise IndexError("index_select(): Index is supposed to be a vector")
+    if index.dtype not in (types.int64, types.int32):
+        raise RuntimeError("index_select(): Expected dtype int32 or int64 for index")
+    dim = wrap_dim(dim, self.ndim)
+    found = bounds(index)
+    size = self.shape[dim] if self.ndim else 1
+    if found is not None and (found[0] < 0 or found[1] >= size):
+        raise IndexError("index out of range in self")
+    if self.ndim == 0:
+        return view_as_is(self)
+    flat = reshape(index, (index.numel(),))
+    return index_tensor(self, (*[None] * dim, flat))
+
+
+@composite("gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor", variants="function method out")
+def gather(self, dim, index, sparse_grad):
+    """Returns ``out[i][j] = self[index[i][j]][j]`` (for ``dim=0``), shaped like ``index``."""
+    if index.dtype not in (types.int64, types.int32):
+        raise RuntimeError("gather(): Expected dtype int64 for index")
+    dim = wrap_dim(dim, self.ndim)
+    _check_gather("gather", self, dim, index, "input")
+    layout = self._layout
+    if layout.ndim == 0:
+        return expand(self, tuple(index.shape)) + 0
+    strides = [0 if d == dim else s for d, s in enumerate(layout.strides)]
+    walk = walk_layout(layout, index.shape or (1,) * layout.ndim, strides)
+    wide = index if index.ndim else reshape(index, (1,) * layout.ndim)
+    result = take(self, walk, (wide,), (layout.shape[dim],), (layout.strides[dim],))
+    return result if index.ndim else reshape(result, ())
+
+
+def _check_gather(name: str, self: Tensor, dim: int, index: Tensor, what: str) -> None:
+    if max(index.ndim, 1) != max(self.ndim, 1):
+        raise RuntimeError(
+            f"Index tensor must have the same number of dimensions as {what} tensor"
+        )
+    for d, n in enumerate(index.shape):
+        if d != dim and self.ndim and n > self.shape[d]:
+            raise RuntimeError(
+                f"Size does not match at dimension {d} expected index {list(index.shape)} to be no "
+                f"larger than self {list(self.shape)} apart from dimension {dim}"
+            )
+    found = bounds(index)
+    size = self.shape[dim] if self.ndim else 1
+    if found is not None and (found[0] < 0 or found[1] >= size):
+        wrong = found[0] if found[0] < 0 else found[1]
+        raise RuntimeError(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
+
+
+@gather.derivative
+def gather_backward(grad, self_layout, dim, index):
+    zeros = filled(Layout.of(self_layout.shape, grad.dtype), 0)
+    return {"self": scatter_add(zeros, dim, index, grad)}
+
+
+def _scatter(self: Tensor, dim: int, index: Tensor, src: Tensor, mode: str) -> Tensor:
+    """A copy of ``self`` with ``src`` written or combined at ``index`` along ``dim``."""
+    dim = wrap_dim(dim, self.ndim)
+    _check_gather("scatter", self, dim, index, "self")
+    result = contiguous(copy(self))
+    if not index.numel():
+        return result
+    layout = result._layout
+    part = src if tuple(src.shape) == tuple(index.shape) else _corner(src, index.shape)
+    if part.dtype is not result.dtype:
+        raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
+    strides = [0 if d == dim else s for d, s in enumerate(layout.strides)] or [0]
+    wide = index if index.ndim else reshape(index, (1,))
+    stride, size = (layout.strides[dim], layout.shape[dim]) if layout.ndim else (1, 1)
+    offsets = offsets_of(walk_layout(layout, wide.shape, strides), (wide,), (size,), (stride,))
+    scatter_rows(result, part, offsets, mode)
+    return result
+
+
+def _corner(src: Tensor, shape: Sequence[int]) -> Tensor:
+    """The part of ``src`` that ``index`` covers."""
+    for d, n in enumerate(shape):
+        if n > src.shape[d]:
+            raise RuntimeError(
+                f"Expected index {list(shape)} to be no larger than src {list(src.shape)}"
+            )
+        src = slice_(src, d, 0, n, 1)
+    return src
+
+
+@composite("scatter(Tensor self, int dim, Tensor index, Operand src, *, str? reduce=None) -> Tensor", variants="function method inplace out")
+def scatter(self, dim, index, src, reduce):
+    """Returns a copy with ``src`` (a tensor or a number) written at ``index`` along ``dim``."""
+    if not isinstance(src, Tensor):
+        src = expand(filled(Layout.of((), self.dtype), src), tuple(index.shape))
+    mode = {None: "set", "add": "sum", "multiply": "prod"}.get(reduce)
+    if mode is None:
+        raise RuntimeError("reduce argument must be either add or multiply.")
+    return _scatter(self, dim, index, src, mode)
+
+
+@scatter.derivative
+def scatter_backward(grad, dim, index, reduce):
+    if reduce == "multiply":
+        raise RuntimeError("derivative for aten::scatter with reduce='multiply' is not implemented")
+    zero = expand(filled(Layout.of((), grad.dtype), 0), tuple(index.shape))
+    kept = grad if reduce == "add" else _scatter(grad, dim, index, zero, "set")
+    return {"self": kept, "src": gather(grad, dim, index)}
+
+
+@composite("scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor", variants="function method inplace out")
+def scatter_add(self, dim, index, src):
+    """Returns a copy with ``src`` added at ``index`` along ``dim``."""
+    return _scatter(self, dim, index, src, "sum")
+
+
+@scatter_add.derivative
+def scatter_add_backward(grad, dim, index):
+    return {"self": grad, "src": gather(grad, dim, index)}
+
+
+@composite(
+    "index_add(Tensor self, int dim, Tensor index, Tensor source, *, Scalar alpha=1) -> Tensor",
+    variants="function method inplace out",
+)
+def index_add(self, dim, index, source, alpha):
+    """Returns a copy with slices of ``source`` added at ``index`` along ``dim``."""
+    dim = wrap_dim(dim, self.ndim)
+    _check_index("index_add", index)
+    check_indices(index, dim, self.shape[dim])
+    source = source if alpha == 1 else source * alpha
+    return index_put(self, (*[None] * dim, reshape(index, (index.numel(),))), source, True)
+
+
+@composite("index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor", variants="function method inplace out")
+def index_copy(self, dim, index, source):
+    """Returns a copy with slices of ``source`` written at ``index`` along ``dim``."""
+    return index_put(self, (*[None] * wrap_dim(dim, self.ndim), index), source, False)
+
+
+@composite("index_fill(Tensor self, int dim, Tensor index, Operand value) -> Tensor", variants="function method inplace out")
+def index_fill(self, dim, index, value):
+    """Returns a copy with slices at ``index`` along ``dim`` filled with a number."""
+    if not isinstance(value, Tensor):
+        value = filled(Layout.of((), self.dtype), value)
+    return index_put(self, (*[None] * wrap_dim(dim, self.ndim), index), value, False)
+
+
+@composite("take(Tensor self, Tensor index) -> Tensor", variants="function method out")
+def take_flat(self, index):
+    """Returns the elements at positions of the flattened tensor."""
+    if index.dtype is not types.int64:
+        raise RuntimeError(f"take(): Expected a long tensor for index, but got {index.dtype.title}")
+    return index_tensor(reshape(self, (self.numel(),)), (index,))
+
+
+@composite("masked_select(Tensor self, Tensor mask) -> Tensor", variants="function method out")
+def masked_select(self, mask):
+    """Returns the elements where ``mask`` is true, as a vector."""
+    if mask.dtype is not types.bool_:
+        raise RuntimeError("masked_select: expected BoolTensor for mask")
+    shape = broadcast_shapes(self.shape, mask.shape)
+    self, mask = expand(self, shape), expand(mask, shape)
+    if not shape:
+        self, mask = reshape(self, (1,)), reshape(mask, (1,))
+    return get_item(self, mask)
+
+
+@composite("masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor", variants="function method inplace out")
+def masked_scatter(self, mask, source):
+    """Returns a copy with the next elements of ``source`` wherever ``mask`` is true."""
+    wide = expand(mask, broadcast_shapes(self.shape, mask.shape))
+    positions = true_positions(wide)
+    count = positions.shape[0]
+    if source.numel() < count:
+        raise RuntimeError(
+            "masked_scatter: expected self and source to have same number of elements as ones in mask"
+        )
+    values = slice_(reshape(source, (source.numel(),)), 0, 0, count, 1)
+    indices = tuple(coordinate(positions, wide.shape, d) for d in range(wide.ndim))
+    return index_put(expand(self, wide.shape), indices, values, False)
+
+
+# -- embedding -------------------------------------------------------------------------------------
+
+
+@composite(
+    "embedding(Tensor weight, Tensor indices, int padding_idx=-1, bool scale_grad_by_freq=False, "
+    "bool sparse=False) -> Tensor",
+    variants="function",
+)
+def embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse):
+    """Returns the rows of ``weight`` at ``indices``: ``(V, D), (*) -> (*, D)``."""
+    if weight.ndim != 2:
+        raise RuntimeError("'weight' must be 2-D")
+    if indices.dtype not in (types.int64, types.int32):
+        raise RuntimeError(
+            "Expected tensor for argument #1 'indices' to have one of the following scalar types: "
+            f"Long, Int; but got torch.{indices.dtype.title}Tensor instead (while checking arguments "
+            "for embedding)"
+        )
+    found = bounds(indices)
+    if found is not None and (found[0] < 0 or found[1] >= weight.shape[0]):
+        raise IndexError("index out of range in self")
+    layout = weight._layout
+    shape = (*indices.shape, layout.shape[1])
+    walk = walk_layout(layout, shape, [0] * indices.ndim + [layout.strides[1]])
+    return take(weight, walk, (unsqueeze(indices, indices.ndim),), layout.shape[:1], layout.strides[:1])
+
+
+@embedding.derivative
+def embedding_backward(grad, weight_layout, indices, padding_idx, scale_grad_by_freq):
+    rows, width = weight_layout.shape
+    zeros = filled(Layout.of((rows, width), grad.dtype), 0)
+    flat = reshape(indices, (indices.numel(),))
+    values = reshape(contiguous(grad), (indices.numel(), width))
+    if scale_grad_by_freq:
+        counts = filled(Layout.of((rows,), grad.dtype), 0)
+        ones = expand(filled(Layout.of((), grad.dtype), 1), tuple(flat.shape))
+        counts = scatter_add(counts, 0, flat.to(types.int64), ones)
+        values = values / unsqueeze(index_tensor(counts, (flat,)), 1)
+    if padding_idx >= 0:
+        values = values * unsqueeze((flat != padding_idx).to(grad.dtype), 1)
+    offsets = contiguous(flat.to(types.int64) * width)
+    scatter_rows(zeros, values, offsets, "sum", width)
+    return {"weight": zeros}
+
+
+METHODS: dict[str, Any] = {"__getitem__": get_item, "__setitem__": set_item, "index_put_": index_put_}
