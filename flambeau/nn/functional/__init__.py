@@ -46,7 +46,6 @@ from flambeau.nn.functional.layers import (
     group_norm,
     layer_norm,
     normalize,
-    one_hot,
     rms_norm,
 )
 from flambeau.nn.functional.loss import (
@@ -75,5 +74,6 @@ from flambeau.nn.functional.pooling import (
 from flambeau.ops.activation import gelu, hardshrink, prelu, softplus, softshrink
 from flambeau.ops.activation import log_sigmoid as logsigmoid
 from flambeau.ops.convolution import conv1d, conv2d
+from flambeau.ops.joining import one_hot
 from flambeau.ops.matmul import bilinear, linear
 from flambeau.ops.pooling import adaptive_avg_pool1d, avg_pool1d, avg_pool2d

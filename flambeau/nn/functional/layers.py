@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flambeau.core import dtype as types
 from flambeau.graph import no_grad
 from flambeau.ops import indexing, normalization
-from flambeau.ops.creation import arange
-from flambeau.ops.pointwise import div
+from flambeau.ops.pointwise import div, where
 from flambeau.tensor import Tensor
 
 
@@ -42,34 +40,11 @@ def embedding(
 
 def _limit_rows(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> None:
     """Scales the rows of ``weight`` at ``indices`` down to ``max_norm``, in place."""
-    used = indices.unique()
+    # A row used twice is written twice, with the same values.
+    used = indices.reshape(-1)
     rows = weight[used]
     norms = rows.norm(norm_type, 1, keepdim=True)
-    scale = max_norm / (norms + 1e-7)
-    weight[used] = rows * scale.where(norms > max_norm, scale.new_ones(()))
-
-
-def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Indices ``(*)`` as rows ``(*, num_classes)`` of zeros with a one; int64."""
-    if tensor.dtype is not types.int64:
-        raise RuntimeError(
-            f"one_hot is only applicable to index tensor of type LongTensor, got {tensor.dtype}"
-        )
-    if tensor.numel() == 0:
-        if num_classes <= 0:
-            raise RuntimeError("Can not infer total number of classes from empty tensor.")
-        return tensor.new_empty((*tensor.shape, num_classes))
-    if tensor.min().item() < 0:
-        raise RuntimeError("Class values must be non-negative.")
-    greatest = tensor.max().item()
-    if num_classes == -1:
-        num_classes = greatest + 1
-    elif num_classes < 1:
-        raise RuntimeError("num_classes should be positive")
-    elif greatest >= num_classes:
-        raise RuntimeError("Class values must be smaller than num_classes.")
-    classes = arange(num_classes, device=tensor.device)
-    return (tensor.unsqueeze(-1) == classes).to(types.int64)
+    weight[used] = where(norms > max_norm, rows * (max_norm / (norms + 1e-7)), rows)
 
 
 def batch_norm(

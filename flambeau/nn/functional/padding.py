@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flambeau.ops.view import cat
+from flambeau.ops.joining import cat, constant_pad
 from flambeau.tensor import Tensor
 
 
@@ -23,13 +23,14 @@ def pad(
             f"Padding length should be less than or equal to two times the input dimension "
             f"but got padding length {len(pad)} and input of dimension {input.dim()}"
         )
-    if mode != "constant":
-        _check_mode(input, pad, mode, value)
+    if mode == "constant":
+        return constant_pad(input, pad, 0 if value is None else value)
+    _check_mode(input, pad, mode, value)
     result = input
     for number in range(len(pad) // 2):
         dim = input.dim() - 1 - number
         left, right = pad[2 * number], pad[2 * number + 1]
-        result = _pad_dim(result, dim, left, right, mode, 0 if value is None else value)
+        result = _pad_dim(result, dim, left, right, mode)
     return result.clone() if result is input else result
 
 
@@ -72,7 +73,7 @@ def _check_circular(input: Tensor, pad: Sequence[int]) -> None:
             raise RuntimeError("Padding value causes wrapping around more than once.")
 
 
-def _pad_dim(input: Tensor, dim: int, left: int, right: int, mode: str, value: float) -> Tensor:
+def _pad_dim(input: Tensor, dim: int, left: int, right: int, mode: str) -> Tensor:
     """Pads one dimension: crops where negative, then joins the borders in one copy."""
     size = input.size(dim)
     if left < 0 or right < 0:
@@ -83,18 +84,14 @@ def _pad_dim(input: Tensor, dim: int, left: int, right: int, mode: str, value: f
         return input
     pieces = [input]
     if left:
-        pieces.insert(0, _border(input, dim, left, mode, value, before=True))
+        pieces.insert(0, _border(input, dim, left, mode, before=True))
     if right:
-        pieces.append(_border(input, dim, right, mode, value, before=False))
+        pieces.append(_border(input, dim, right, mode, before=False))
     return cat(pieces, dim)
 
 
-def _border(input: Tensor, dim: int, width: int, mode: str, value: float, before: bool) -> Tensor:
+def _border(input: Tensor, dim: int, width: int, mode: str, before: bool) -> Tensor:
     size = input.size(dim)
-    if mode == "constant":
-        shape = list(input.shape)
-        shape[dim] = width
-        return input.new_full(shape, value)
     if mode == "replicate":
         shape = [-1] * input.dim()
         shape[dim] = width

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import GeneratorType
 
 from flambeau.graph import no_grad
-from flambeau.ops.view import stack
+from flambeau.ops.joining import stack
 from flambeau.tensor import Tensor
 from flambeau.tensor_creation import tensor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flambeau.nn.naming import typename
-from flambeau.ops.view import cat
+from flambeau.ops.joining import cat
 from flambeau.tensor import Tensor
 
 
