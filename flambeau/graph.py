@@ -83,7 +83,12 @@ class Node:
 
     def name(self) -> str:
         """PyTorch's name of the node, such as ``AddBackward0``."""
-        name: str = self.operator.node_name
+        name: Any = self.operator.node_name
+        if not isinstance(name, str):
+            return str(name(self))
+        with_dim: str | None = getattr(self.operator, "dim_node_name", None)
+        if with_dim is not None and self.arguments and self.arguments["dim"] is not None:
+            return with_dim
         return name
 
     @property

@@ -18,6 +18,7 @@ from flambeau.core.layout import Layout
 from flambeau.ops import operator, view
 from flambeau.ops.creation import filled, ones_like
 from flambeau.ops.declare import copy
+from flambeau.ops.operator import UNNEEDED
 from flambeau.ops.pointwise import add
 from flambeau.ops.reduction import sum_to_shape
 from flambeau.tensor import Tensor
@@ -414,9 +415,16 @@ def saved_tensors(node: Node) -> list[Any]:
                 tensor._grad_fn, tensor._output_nr = node, value.output_nr
                 tensor._requires_grad = True
             result.append(tensor)
+        elif value is UNNEEDED:
+            result.append(_zeros_of(node.layouts[node.operator.derivative_rule.saved_inputs[k]]))
         else:
             result.append(value)
     return result
+
+
+def _zeros_of(layout: Layout) -> Tensor:
+    """A stand-in for an input that only unwanted gradients depend on; never computed with."""
+    return view.expand(filled(Layout.of((), layout.dtype), 0), tuple(layout.shape))
 
 
 def check_version(now: int, then: int, layout: Layout, node: Node, tensor: Tensor | None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from flambeau.autograd.engine import grad
 from flambeau.core import dtype as types
-from flambeau.graph import no_grad
+from flambeau.graph import enable_grad, no_grad
 from flambeau.interchange import shared_array, tensor_from_array
 from flambeau.tensor import Tensor
 
@@ -125,7 +125,9 @@ def gradgradcheck(func: Callable[..., Any], inputs: Any, grad_outputs: Any = Non
     def first(*arguments: Any) -> Any:
         values, vectors = arguments[: len(given)], arguments[len(given) :]
         wanted = _floating(_tensors(values))
-        found = grad(_floating(_tensors(func(*values))), wanted, vectors, create_graph=True, allow_unused=True)
+        with enable_grad():
+            results = _floating(_tensors(func(*values)))
+            found = grad(results, wanted, vectors, create_graph=True, allow_unused=True)
         return tuple(g for g in found if g is not None)
 
     for name in ("gen_non_contig_grad_outputs", "check_fwd_over_rev", "check_rev_over_rev"):

@@ -15,6 +15,7 @@ from flambeau.core.layout import Layout
 from flambeau.engine.call import Call
 from flambeau.engine.storage import Storage
 from flambeau.engine.tape import Tape, thread
+from flambeau.ops.operator import UNNEEDED
 from flambeau.tensor import Tensor
 
 # Slot numbers of operands that are not tensors: absent, or a Python number passed at run time.
@@ -237,7 +238,10 @@ def make_node(
     versions: tuple[int, ...] = ()
     if rule is not None:
         if rule.saved_inputs:
-            saved = tuple([inputs[k] for k in rule.saved_inputs])
+            saved = tuple([
+                inputs[k] if not isinstance(inputs[k], Tensor) or rule.keeps(k, targets) else UNNEEDED
+                for k in rule.saved_inputs
+            ])
             versions = tuple(
                 [t._storage.version if isinstance(t, Tensor) else -1 for t in saved]
             )

@@ -61,6 +61,9 @@ def convolution_derivative(
     return found
 
 
+convolution.saved_for(input="weight", weight="input")
+
+
 @kernel_operator(
     "_convolution_input(Tensor grad_output, Tensor weight, int[] shape, int[2] stride, "
     "int[] padding, int[2] dilation, int groups) -> Tensor",

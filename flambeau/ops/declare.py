@@ -86,7 +86,7 @@ def check_device(name: str, layouts: Sequence[Layout]) -> None:
         )
     for layout in layouts:
         if layout.dtype.is_complex:
-            raise RuntimeError(f"\"{name}_cpu\" not implemented for '{layout.dtype.title}'")
+            raise NotImplementedError(f"\"{name}_cpu\" not implemented for '{layout.dtype.title}'")
 
 
 def split_arguments(
@@ -117,14 +117,21 @@ def split_arguments(
 
 def _check_number(name: str, value: Any) -> int | float:
     if isinstance(value, complex):
-        raise RuntimeError(f"\"{name}_cpu\" not implemented for 'ComplexFloat'")
+        raise NotImplementedError(f"\"{name}_cpu\" not implemented for 'ComplexFloat'")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise RuntimeError("value cannot be converted to type int64_t without overflow")
     return value
 
 
 class PointwiseOperator(Operator):
-    """One result element per index of the broadcast shape."""
+    """One result element per index of the broadcast shape.
+
+    ``check(common, arguments)`` raises where the types do not do; ``arguments`` are layouts, types of
+    numbers and other values in schema order.
+    """
+
+    # Whether methods and Python's operators may record a call without asking `record`.
+    short_path = True
 
     def __init__(
         self,
@@ -133,7 +140,7 @@ class PointwiseOperator(Operator):
         promote: str | Callable[[dtype], tuple[dtype, dtype]] = "common",
         promoting: str = "",
         untouched: str = "",
-        check: Callable[[dtype], None] | None = None,
+        check: Callable[[dtype, Sequence[Any]], None] | None = None,
         **more: Any,
     ) -> None:
         super().__init__(schema, body, **more)
@@ -145,7 +152,7 @@ class PointwiseOperator(Operator):
         self.default_static = tuple(p.default for p in schema.parameters if not p.is_tensor)
 
     def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Any:
-        operands, static, numbers = split_arguments(self.schema, values)
+        operands, static, numbers = self.split(values)
         if inplace:
             return self._record_inplace(values, operands, static, numbers)
         if out is not None:
@@ -156,6 +163,10 @@ class PointwiseOperator(Operator):
             path.attach(self, inputs, results, self.derivative_arguments(values))
         return results[0] if self.results == 1 else results
 
+    def split(self, values: Sequence[Any]) -> tuple[list[Any], tuple[Any, ...], list[int | float]]:
+        """What of the arguments the call's key holds and which numbers it gets; see `split_arguments`."""
+        return split_arguments(self.schema, values)
+
     def _record_inplace(
         self, values: list[Any], operands: list[Any], static: tuple[Any, ...], numbers: list[Any]
     ) -> Tensor:
@@ -164,7 +175,9 @@ class PointwiseOperator(Operator):
         graph = path.check_inplace(target, inputs)
         check_writable(target)
         rule = self.derivative_rule
-        if graph and rule is not None and 0 in rule.saved_inputs and self.differentiable:
+        wanted = [True if isinstance(t, Tensor) and t.requires_grad else None for t in inputs]
+        saves_self = rule is not None and 0 in rule.saved_inputs and rule.keeps(0, wanted)
+        if graph and saves_self and self.differentiable:
             # Backward wants the value from before this write.
             with no_grad():
                 before = copy(target)
@@ -239,7 +252,7 @@ class PointwiseOperator(Operator):
         ]
         common = common_dtype(taking_part)
         if self.check is not None:
-            self.check(common)
+            self.check(common, ordered)
         return self.promote(common)
 
     def _check_destination(self, layout: Layout, shape: tuple[int, ...], result: dtype) -> None:
@@ -604,9 +617,11 @@ class CompositeOperator(_FreshOperator):
 # -- the decorators -------------------------------------------------------------------------------
 
 
-def pointwise(schema: str, **options: Any) -> Callable[[Body], PointwiseOperator]:
+def pointwise(
+    schema: str, kind: type[PointwiseOperator] = PointwiseOperator, **options: Any
+) -> Callable[[Body], PointwiseOperator]:
     """Declares a pointwise operator; options: ``promote promoting untouched check variants dunder``."""
-    return lambda body: PointwiseOperator(parse(schema), body, **options)
+    return lambda body: kind(parse(schema), body, **options)
 
 
 def reduction(schema: str, **options: Any) -> Callable[[Body], ReductionOperator]:
@@ -629,12 +644,9 @@ def composite(
 ) -> Callable[[Body], CompositeOperator]:
     """Declares an operator written in terms of others."""
 
-    def declare(body: Body) -> CompositeOperator:
-        operator = CompositeOperator(parse(schema), body, **options)
-        operator.differentiable = differentiable
-        return operator
-
-    return declare
+    return lambda body: CompositeOperator(
+        parse(schema), body, differentiable=differentiable, **options
+    )
 
 
 # -- copying: what the derived forms above rest on -------------------------------------------------

@@ -87,6 +87,9 @@ def mm_backward(grad, self, mat2):
     return {"self": mm(grad, transpose(mat2, 0, 1)), "mat2": mm(transpose(self, 0, 1), grad)}
 
 
+mm.saved_for(self="mat2", mat2="self")
+
+
 @kernel_operator("bmm(Tensor self, Tensor mat2) -> Tensor", variants="function method out")
 def bmm(self, mat2):
     """Returns the products of two stacks of matrices: ``(b, n, m) @ (b, m, p) -> (b, n, p)``."""
@@ -112,6 +115,9 @@ def bmm_lower(call, target, self, mat2):
 @bmm.derivative
 def bmm_backward(grad, self, mat2):
     return {"self": bmm(grad, transpose(mat2, 1, 2)), "mat2": bmm(transpose(self, 1, 2), grad)}
+
+
+bmm.saved_for(self="mat2", mat2="self")
 
 
 @kernel_operator(
@@ -144,6 +150,9 @@ def addmm_bias_backward(grad, mat1, mat2):
         "mat1": mm(grad, transpose(mat2, 0, 1)),
         "mat2": mm(transpose(mat1, 0, 1), grad),
     }
+
+
+addmm_bias.saved_for(mat1="mat2", mat2="mat1")
 
 
 @composite("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", variants="function")

@@ -21,7 +21,7 @@ See README.md in this folder for the kinds and their contracts.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flambeau.ops.schema import REQUIRED, Schema, parse
@@ -93,6 +93,14 @@ class Operator:
         self.derivative_rule = Derivative(self, rule)
         return rule
 
+    def saved_for(self, **inputs: str) -> None:
+        """Says that an input is saved only for the gradients of others: ``mul.saved_for(self="other")``.
+
+        Where none of those is wanted the input is not kept, so it may be freed, or written in place.
+        """
+        assert self.derivative_rule is not None
+        self.derivative_rule.set_conditions(inputs)
+
     def samples(self, table: Callable[..., Any]) -> Callable[..., Any]:
         """Declares the sample table that the tests are derived from."""
         self.sample_table = table
@@ -135,6 +143,8 @@ class Derivative:
         self.saved_inputs = tuple(
             k for k, name in enumerate(self.tensor_names) if name in self.parameters
         )
+        # Per saved input the inputs whose gradients it is for; None: always kept.
+        self.conditions: tuple[tuple[int, ...] | None, ...] = (None,) * len(self.saved_inputs)
         self.saved_results = tuple(
             int(name[6:] or 0) for name in self.parameters if name.startswith("result")
         )
@@ -146,6 +156,28 @@ class Derivative:
             known = name in names or name in ("needs", "layouts") or name.rstrip("0123456789") in ("grad", "result")
             known = known or name.removesuffix("_layout") in self.tensor_names
             assert known, f"{operator.name}: unknown parameter {name} of its derivative"
+
+    def set_conditions(self, inputs: dict[str, str]) -> None:
+        names = self.tensor_names
+        self.conditions = tuple(
+            tuple(names.index(n) for n in inputs[names[k]].split()) if names[k] in inputs else None
+            for k in self.saved_inputs
+        )
+
+    def keeps(self, position: int, targets: Sequence[Any]) -> bool:
+        """Whether the input at ``position`` is saved, given where gradients are wanted."""
+        condition = self.conditions[self.saved_inputs.index(position)]
+        return condition is None or any(targets[k] is not None for k in condition)
+
+
+class _Unneeded:
+    """Stands for an input that was not saved because no wanted gradient depends on it."""
+
+    def __repr__(self) -> str:
+        return "<not saved>"
+
+
+UNNEEDED = _Unneeded()
 
 
 def node_name(name: str) -> str:

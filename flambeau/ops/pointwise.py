@@ -1,9 +1,92 @@
-"""Pointwise arithmetic."""
+"""Pointwise arithmetic: sums, products, quotients, powers, and choices between values."""
 
 from __future__ import annotations
 
+import math as python_math
+
 from flambeau.compiler import kernel as k
-from flambeau.ops.declare import pointwise
+from flambeau.compiler import math
+from flambeau.core import dtype as types
+from flambeau.core.layout import Layout
+from flambeau.ops.creation import filled, like_layout
+from flambeau.ops.declare import PROMOTIONS, PointwiseOperator, composite, pointwise
+from flambeau.tensor import Tensor
+
+ALL_FORMS = "function method inplace out"
+
+
+def zeros_like_grad(grad):
+    """The gradient of a function whose derivative is zero."""
+    return filled(like_layout(grad), 0)
+
+
+def operand_dtype(value):
+    """The type of an argument as a check sees it: a layout's, or bool for a Python bool."""
+    if isinstance(value, Layout):
+        return value.dtype
+    return types.bool_ if value is bool or isinstance(value, bool) else None
+
+
+def unless_bool(kernel):
+    """A check that raises PyTorch's error for bool, which names its kernel."""
+
+    def check(common, arguments):
+        if common is types.bool_:
+            raise NotImplementedError(f"\"{kernel}\" not implemented for 'Bool'")
+
+    return check
+
+
+def _overload_name(node, number, tensor):
+    """The node's name where PyTorch has overloads for a number and for a tensor as second operand."""
+    return number if node.layouts[1] is None else tensor
+
+
+def unary_samples(low=-2.0, high=2.0, integers=True):
+    """The sample table of a function of one tensor, over ``[low, high]``."""
+
+    def table(make):
+        yield (make(3, 5, low=low, high=high),)
+        yield (make(low=low, high=high),)
+        yield (make(0, 4),)
+        yield (make(4, 3, low=low, high=high, transposed=True),)
+        yield (make(33, dtype="float64", low=low, high=high),)
+        yield (make(7, dtype="bfloat16", low=low, high=high),)
+        yield (make(7, dtype="float16", low=low, high=high),)
+        if integers:
+            yield (make(5, dtype="int64", low=low, high=high + 1),)
+            yield (make(5, dtype="bool"),)
+
+    return table
+
+
+def binary_samples(low=-2.0, high=2.0, integers=True, numbers=(2, 0.5)):
+    """The sample table of a function of two operands."""
+
+    def table(make):
+        yield make(3, 5, low=low, high=high), make(3, 5, low=low, high=high)
+        yield make(3, 1, low=low, high=high), make(1, 5, low=low, high=high)
+        yield make(2, 3, low=low, high=high), make(low=low, high=high)
+        yield make(0, 4), make(4)
+        yield make(4, 3, low=low, high=high, transposed=True), make(3, 4, low=low, high=high)
+        yield make(6, dtype="float64", low=low, high=high), make(6, low=low, high=high)
+        yield (
+            make(6, dtype="float16", low=low, high=high),
+            make(6, dtype="bfloat16", low=low, high=high),
+        )
+        for number in numbers:
+            yield make(2, 3, low=low, high=high), number
+        if integers:
+            yield make(6, dtype="int64", low=1, high=9), make(6, dtype="int32", low=1, high=5)
+            yield make(6, dtype="uint8", low=1, high=9), make(6, dtype="int8", low=1, high=5)
+            yield make(6, dtype="int64", low=1, high=9), make(6, low=low, high=high)
+            yield make(6, dtype="bool"), make(6, dtype="bool")
+        yield make(3), make(4)
+
+    return table
+
+
+# -- sums and products ---------------------------------------------------------------------------
 
 
 def scaled(x, factor):
@@ -11,9 +94,21 @@ def scaled(x, factor):
     return x if isinstance(factor, int) and factor == 1 else x * factor
 
 
+def check_alpha(common, arguments):
+    alpha = arguments[2]
+    kind = alpha if isinstance(alpha, type) else type(alpha)
+    if kind is bool and common is not types.bool_:
+        raise RuntimeError("Boolean alpha only supported for Boolean results.")
+    if kind is float and not common.is_floating_point:
+        raise RuntimeError(
+            "For integral input tensors, argument alpha must not be a floating point number."
+        )
+
+
 @pointwise(
     "add(Tensor self, Operand other, *, Scalar alpha=1) -> Tensor",
-    variants="function method inplace out",
+    check=check_alpha,
+    variants=ALL_FORMS,
     dunder="add",
 )
 def add(self, other, alpha):
@@ -26,7 +121,93 @@ def add_backward(grad, alpha):
     return {"self": grad, "other": grad if alpha == 1 else grad * alpha}
 
 
-@pointwise("mul(Tensor self, Operand other) -> Tensor", variants="function method inplace out", dunder="mul")
+@add.samples
+def add_samples(make):
+    yield from binary_samples()(make)
+    yield make(3), make(3), {"alpha": 2.5}
+    yield make(3, dtype="int64"), make(3, dtype="int64"), {"alpha": 3}
+    yield make(3, dtype="int64"), make(3, dtype="int64"), {"alpha": 0.5}
+
+
+def check_subtraction(common, arguments):
+    first, second = operand_dtype(arguments[0]), operand_dtype(arguments[1])
+    if first is types.bool_ and second is types.bool_:
+        raise RuntimeError(
+            "Subtraction, the `-` operator, with two bool tensors is not supported. "
+            "Use the `^` or `logical_xor()` operator instead."
+        )
+    if first is types.bool_ or second is types.bool_:
+        raise RuntimeError(
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying "
+            "to invert a mask, use the `~` or `logical_not()` operator instead."
+        )
+    check_alpha(common, arguments)
+
+
+@pointwise(
+    "sub(Tensor self, Operand other, *, Scalar alpha=1) -> Tensor",
+    check=check_subtraction,
+    variants=ALL_FORMS,
+    dunder="sub",
+    aliases="subtract",
+)
+def sub(self, other, alpha):
+    """Returns ``self - alpha * other``."""
+    return self - scaled(other, alpha)
+
+
+@sub.derivative
+def sub_backward(grad, alpha):
+    return {"self": grad, "other": -grad if alpha == 1 else grad * -alpha}
+
+
+@sub.samples
+def sub_samples(make):
+    yield from binary_samples()(make)
+    yield make(3), make(3), {"alpha": 2.5}
+    yield make(3), make(3, dtype="bool")
+    yield make(3, dtype="bool"), 1
+
+
+class _ReverseSubtraction(PointwiseOperator):
+    """Of two tensors the difference is that of ``sub``."""
+
+    def record(self, values, out=None, inplace=False):
+        subtrahend, minuend, alpha = values
+        if isinstance(minuend, Tensor):
+            return sub.record([minuend, subtrahend, alpha], out)
+        return super().record(values, out, inplace)
+
+
+@pointwise(
+    "rsub(Tensor self, Operand other, *, Scalar alpha=1) -> Tensor",
+    _ReverseSubtraction,
+    check=check_subtraction,
+    variants="function",
+    dunder="rsub",
+)
+def rsub(self, other, alpha):
+    """Returns ``other - alpha * self``."""
+    return other - scaled(self, alpha)
+
+
+rsub.node_name = "RsubBackward1"
+
+
+@rsub.derivative
+def rsub_backward(grad, alpha):
+    return {"self": -grad if alpha == 1 else grad * -alpha, "other": grad}
+
+
+rsub.samples(binary_samples())
+
+
+@pointwise(
+    "mul(Tensor self, Operand other) -> Tensor",
+    variants=ALL_FORMS,
+    dunder="mul",
+    aliases="multiply",
+)
 def mul(self, other):
     """Returns ``self * other``."""
     return self * other
@@ -37,7 +218,549 @@ def mul_backward(grad, self, other):
     return {"self": grad * other, "other": grad * self}
 
 
-@pointwise("relu(Tensor self) -> Tensor", variants="function method inplace")
-def relu(self):
-    """Returns ``max(self, 0)``."""
-    return k.where((self > 0) | (self != self), self, 0)
+mul.saved_for(self="other", other="self")
+
+
+mul.samples(binary_samples())
+
+
+# -- quotients -----------------------------------------------------------------------------------
+
+
+class _Division(PointwiseOperator):
+    """Without a rounding mode integers divide as floats."""
+
+    def _types(self, layouts, static):
+        mode = static[0]
+        if mode not in (None, "trunc", "floor"):
+            raise RuntimeError(
+                "div expected rounding_mode to be one of None, 'trunc', or 'floor' "
+                f"but found '{mode}'"
+            )
+        self.promote = PROMOTIONS["float" if mode is None else "common"]
+        return super()._types(layouts, static)
+
+
+@pointwise(
+    "div(Tensor self, Operand other, *, str? rounding_mode=None) -> Tensor",
+    _Division,
+    variants=ALL_FORMS,
+    dunder="truediv",
+    aliases="divide",
+)
+def div(self, other, rounding_mode):
+    """Returns ``self / other``, rounded by ``rounding_mode`` ("trunc" or "floor") if that is given."""
+    if rounding_mode == "floor":
+        return math.floor_divide(self, other)
+    quotient = self / other
+    return k.trunc(quotient) if rounding_mode and quotient.dtype.is_floating_point else quotient
+
+
+div.node_name = lambda node: "DivBackward2" if node.arguments else "DivBackward0"
+
+
+@div.derivative
+def div_backward(grad, self, other, rounding_mode):
+    if rounding_mode is not None:
+        return {"self": zeros_like_grad(grad), "other": zeros_like_grad(grad)}
+    scaled_grad = grad / other
+    return {"self": scaled_grad, "other": -scaled_grad * (self / other)}
+
+
+div.saved_for(self="other")
+
+
+@div.samples
+def div_samples(make):
+    yield from binary_samples(low=0.5, high=3)(make)
+    yield make(6), make(6, low=0.5), {"rounding_mode": "trunc"}
+    yield make(6), make(6, low=0.5), {"rounding_mode": "floor"}
+    yield make(6, dtype="int64", low=-9, high=9), 2, {"rounding_mode": "floor"}
+    yield make(6, dtype="int64", low=-9, high=9), 2, {"rounding_mode": "trunc"}
+    yield make(3), 2, {"rounding_mode": "up"}
+    yield make(values=[0.0, 1.0, -1.0]), 0
+
+
+@composite("true_divide(Tensor self, Operand other) -> Tensor", variants=ALL_FORMS)
+def true_divide(self, other):
+    """Returns ``self / other``."""
+    return div(self, other)
+
+
+true_divide.samples(binary_samples(low=0.5))
+
+
+@composite("_rtruediv(Tensor self, Operand other) -> Tensor", variants="", dunder="rtruediv")
+def rtruediv(self, other):
+    """Returns ``other / self``."""
+    return reciprocal(self) * other
+
+
+@pointwise("reciprocal(Tensor self) -> Tensor", promote="float", variants=ALL_FORMS)
+def reciprocal(self):
+    """Returns ``1 / self``."""
+    return 1 / self
+
+
+@reciprocal.derivative
+def reciprocal_backward(grad, result):
+    return {"self": -grad * (result * result)}
+
+
+reciprocal.samples(unary_samples(0.5, 3))
+
+
+@pointwise(
+    "remainder(Operand self, Operand other) -> Tensor",
+    check=unless_bool("remainder_cpu"),
+    variants=ALL_FORMS,
+    dunder="mod",
+)
+def remainder(self, other):
+    """Returns Python's ``self % other``: the result has the sign of ``other``."""
+    return math.remainder(self, other)
+
+
+@remainder.derivative
+def remainder_backward(grad, self, other, needs):
+    gradients = {"self": grad}
+    if "other" in needs:
+        gradients["other"] = -grad * div(self, other, rounding_mode="floor")
+    return gradients
+
+
+remainder.node_name = lambda node: _overload_name(node, "RemainderBackward0", "RemainderBackward1")
+remainder.samples(binary_samples(low=0.5, high=3, numbers=(2, -0.7)))
+
+
+@composite("_rmod(Tensor self, Operand other) -> Tensor", variants="", dunder="rmod")
+def rmod(self, other):
+    """Returns ``other % self``."""
+    return remainder(other, self)
+
+
+@pointwise(
+    "fmod(Tensor self, Operand other) -> Tensor", check=unless_bool("fmod_cpu"), variants=ALL_FORMS
+)
+def fmod(self, other):
+    """Returns C's remainder: the result has the sign of ``self``."""
+    return math.fmod(self, other)
+
+
+@fmod.derivative
+def fmod_backward(grad, self, other, needs):
+    gradients = {"self": grad}
+    if "other" in needs:
+        gradients["other"] = -grad * div(self, other, rounding_mode="trunc")
+    return gradients
+
+
+fmod.node_name = lambda node: _overload_name(node, "FmodBackward0", "FmodBackward1")
+fmod.samples(binary_samples(low=0.5, high=3, numbers=(2, -0.7)))
+
+
+@pointwise(
+    "floor_divide(Operand self, Operand other) -> Tensor", variants=ALL_FORMS, dunder="floordiv"
+)
+def floor_divide(self, other):
+    """Returns ``self / other`` rounded down."""
+    return math.floor_divide(self, other)
+
+
+# PyTorch has no derivative either: the graph says so when it is asked for one.
+floor_divide.node_name = "torch::autograd::NotImplemented"
+
+
+@floor_divide.samples
+def floor_divide_samples(make):
+    yield make(9, dtype="int64", low=-9, high=9), make(9, dtype="int32", low=1, high=5)
+    yield make(9, dtype="int64", low=-9, high=9), -2
+    yield make(9, dtype="uint8", low=0, high=9), make(9, dtype="int8", low=1, high=5)
+    yield make(3, 1, dtype="int64", low=-9, high=9), make(5, dtype="int64", low=1, high=5)
+    yield make(0, dtype="int64"), 2
+
+
+@composite("_rfloordiv(Tensor self, Operand other) -> Tensor", variants="", dunder="rfloordiv")
+def rfloordiv(self, other):
+    """Returns ``other // self``."""
+    return floor_divide(other, self)
+
+
+# -- signs and powers ----------------------------------------------------------------------------
+
+
+def check_negation(common, arguments):
+    if common is types.bool_:
+        raise RuntimeError(
+            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to "
+            "invert a mask, use the `~` or `logical_not()` operator instead."
+        )
+
+
+@pointwise(
+    "neg(Tensor self) -> Tensor",
+    check=check_negation,
+    variants=ALL_FORMS,
+    dunder="neg",
+    aliases="negative",
+)
+def neg(self):
+    """Returns ``-self``."""
+    return -self
+
+
+@neg.derivative
+def neg_backward(grad):
+    return {"self": -grad}
+
+
+neg.samples(unary_samples())
+
+
+@composite("positive(Tensor self) -> Tensor", variants="function method", dunder="pos")
+def positive(self):
+    """Returns ``self``."""
+    if self.dtype is types.bool_:
+        raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+    return self
+
+
+@pointwise(
+    "abs(Tensor self) -> Tensor",
+    check=unless_bool("abs_cpu"),
+    variants=ALL_FORMS,
+    dunder="abs",
+    aliases="absolute",
+)
+def abs(self):
+    """Returns the absolute value."""
+    return k.absolute(self)
+
+
+@abs.derivative
+def abs_backward(grad, self):
+    return {"self": grad * sign(self)}
+
+
+abs.samples(unary_samples())
+
+
+def _sign(self):
+    if self.dtype is types.bool_:
+        return self
+    return k.where(
+        self > 0, self.like(1), k.where(self < 0, self.like(-1) if self.dtype.is_signed else 0, 0)
+    )
+
+
+@pointwise("sign(Tensor self) -> Tensor", variants=ALL_FORMS)
+def sign(self):
+    """Returns -1, 0 or 1."""
+    return _sign(self)
+
+
+@sign.derivative
+def sign_backward(grad):
+    return {"self": zeros_like_grad(grad)}
+
+
+sign.samples(unary_samples())
+
+
+@pointwise("sgn(Tensor self) -> Tensor", variants=ALL_FORMS)
+def sgn(self):
+    """Returns -1, 0 or 1: for real numbers the same as ``sign``."""
+    return _sign(self)
+
+
+sgn.derivative(lambda grad: {"self": zeros_like_grad(grad)})
+sgn.samples(unary_samples())
+
+
+@pointwise("sqrt(Tensor self) -> Tensor", promote="float", variants=ALL_FORMS)
+def sqrt(self):
+    """Returns the square root."""
+    return k.sqrt(self)
+
+
+@sqrt.derivative
+def sqrt_backward(grad, result):
+    return {"self": grad / (2 * result)}
+
+
+sqrt.samples(unary_samples(0.1, 4))
+
+
+@pointwise("rsqrt(Tensor self) -> Tensor", promote="float", variants=ALL_FORMS)
+def rsqrt(self):
+    """Returns ``1 / sqrt(self)``."""
+    return 1 / k.sqrt(self)
+
+
+@rsqrt.derivative
+def rsqrt_backward(grad, result):
+    return {"self": -0.5 * grad * (result * result * result)}
+
+
+rsqrt.samples(unary_samples(0.1, 4))
+
+
+_FLOAT_EXPONENTS = (0.0, 1.0, 2.0, 3.0, 4.0, 0.5, -0.5, -1.0, -2.0)
+
+
+class _Power(PointwiseOperator):
+    """Powers.  A common exponent is part of the kernel, so that ``x ** 2`` is one product."""
+
+    short_path = False
+
+    def split(self, values):
+        base, exponent = values
+        if isinstance(base, Tensor) and type(exponent) in (int, float):
+            if base.dtype.is_floating_point:
+                if exponent in _FLOAT_EXPONENTS:
+                    return [base, float(exponent)], (), []
+            elif type(exponent) is int:
+                if exponent < 0 and base.dtype is not types.bool_:
+                    raise RuntimeError("Integers to negative integer powers are not allowed.")
+                if 0 <= exponent <= 64:
+                    return [base, exponent], (), []
+        return super().split(values)
+
+
+_FLOAT_POWERS = {
+    0.0: lambda x: x.like(1),
+    1.0: lambda x: x,
+    2.0: lambda x: x * x,
+    3.0: lambda x: x * x * x,
+    4.0: lambda x: (x * x) * (x * x),
+    0.5: k.sqrt,
+    -0.5: lambda x: 1 / k.sqrt(x),
+    -1.0: lambda x: 1 / x,
+    -2.0: lambda x: 1 / (x * x),
+}
+
+
+@pointwise(
+    "pow(Operand self, Operand exponent) -> Tensor", _Power, variants=ALL_FORMS, dunder="pow"
+)
+def pow(self, exponent):
+    """Returns ``self`` to the power ``exponent``; integers wrap.
+
+    Raises RuntimeError for integers with a negative number as exponent.
+    """
+    if isinstance(exponent, float):
+        return _FLOAT_POWERS[exponent](self)
+    if self.dtype is types.bool_:
+        return self | ~(exponent if isinstance(exponent, k.Value) else self.like(bool(exponent)))
+    if isinstance(exponent, int):
+        return math.power_by_squaring(self, exponent)
+    if self.dtype.is_floating_point:
+        return math.pow(self, exponent)
+    return math.integer_power(self, exponent)
+
+
+def _pow_name(node):
+    if node.layouts[0] is None:
+        return "PowBackward2"
+    return "PowBackward0" if node.layouts[1] is None else "PowBackward1"
+
+
+pow.node_name = _pow_name
+
+
+@pow.derivative
+def pow_backward(grad, self, exponent, needs):
+    if not isinstance(exponent, Tensor):
+        if exponent == 0:
+            return {"self": zeros_like_grad(grad)}
+        return {"self": grad * (exponent * pow(self, exponent - 1))}
+    gradients = {}
+    if "self" in needs:
+        slope = grad * (exponent * pow(self, exponent - 1))
+        gradients["self"] = where(exponent == 0, 0.0, slope)
+    if "exponent" in needs:
+        if isinstance(self, Tensor):
+            slope = grad * (pow(self, exponent) * self.log())
+            flat = (self == 0) & (exponent >= 0)
+            gradients["exponent"] = where(flat, 0.0, slope)
+        else:
+            slope = grad * (pow(self, exponent) * _log_of_number(self))
+            gradients["exponent"] = where(exponent >= 0, 0.0, slope) if self == 0 else slope
+    return gradients
+
+
+def _log_of_number(number):
+    if number > 0:
+        return python_math.log(number)
+    return -python_math.inf if number == 0 else python_math.nan
+
+
+@pow.samples
+def pow_samples(make):
+    yield from binary_samples(low=0.3, high=2.5)(make)
+    for exponent in (0, 1, 2, 3, 4, -1, -2, 0.5, -0.5, 2.3, 7):
+        yield make(5, low=0.3), exponent
+    yield make(5, dtype="int64", low=-5, high=5), 3
+    yield make(5, dtype="int64", low=-5, high=5), 2.0
+    yield make(5, dtype="int64", low=1, high=5), -1
+    yield 2, make(5)
+    yield 2.5, make(5, dtype="int64", low=-3, high=4)
+    yield make(values=[-2.0, -2.0, 0.0, 0.0]), make(values=[3.0, 2.0, 0.0, 2.0])
+
+
+@composite("_rpow(Tensor self, Operand other) -> Tensor", variants="", dunder="rpow")
+def rpow(self, other):
+    """Returns ``other ** self``."""
+    return pow(other, self)
+
+
+def _bool_to_integer(common):
+    result = types.int64 if common is types.bool_ else common
+    return result, result
+
+
+@pointwise("square(Tensor self) -> Tensor", promote=_bool_to_integer, variants=ALL_FORMS)
+def square(self):
+    """Returns ``self * self``."""
+    return self * self
+
+
+square.node_name = "PowBackward0"
+
+
+@square.derivative
+def square_backward(grad, self):
+    return {"self": grad * (2 * self)}
+
+
+square.samples(unary_samples())
+
+
+# -- choices -------------------------------------------------------------------------------------
+
+
+class _Where(PointwiseOperator):
+    """The condition takes no part in promotion; it must be bool."""
+
+    def _types(self, layouts, static):
+        kind = layouts[0].dtype
+        if kind is not types.bool_ and kind is not types.uint8:
+            raise RuntimeError(
+                "where expected condition to be a boolean tensor, "
+                f"but got a tensor with dtype {kind.title}"
+            )
+        return super()._types(layouts, static)
+
+
+@pointwise(
+    "where(Tensor condition, Operand self, Operand other) -> Tensor",
+    _Where,
+    untouched="condition",
+    variants="function out",
+)
+def where(condition, self, other):
+    """Returns ``self`` where ``condition`` holds, else ``other``."""
+    return k.where(condition.cast(types.bool_), self, other)
+
+
+@where.derivative
+def where_backward(grad, condition, needs):
+    gradients = {}
+    if "self" in needs:
+        gradients["self"] = where(condition, grad, 0)
+    if "other" in needs:
+        gradients["other"] = where(condition, 0, grad)
+    return gradients
+
+
+@where.samples
+def where_samples(make):
+    yield make(3, 5, dtype="bool"), make(3, 5), make(3, 5)
+    yield make(3, 1, dtype="bool"), make(5), make()
+    yield make(3, dtype="bool"), make(3), 2
+    yield make(3, dtype="bool"), 0.5, make(3, dtype="int64")
+    yield make(3, dtype="bool"), 1, 0
+    yield make(3, dtype="bool"), 1.0, 0.0
+    yield make(4, 3, dtype="bool", transposed=True), make(3, 4, dtype="float64"), make(3, 4)
+    yield make(0, dtype="bool"), make(0), make(1)
+    yield make(3), make(3), make(3)
+
+
+@composite(
+    "where.method(Tensor self, Tensor condition, Operand other) -> Tensor", variants="method"
+)
+def where_method(self, condition, other):
+    """Returns ``self`` where ``condition`` holds, else ``other``."""
+    return where(condition, self, other)
+
+
+@pointwise("maximum(Tensor self, Tensor other) -> Tensor", variants="function method out")
+def maximum(self, other):
+    """Returns the larger of each pair; NaN if either is NaN."""
+    return self | other if self.dtype is types.bool_ else k.maximum(self, other)
+
+
+@maximum.derivative
+def maximum_backward(grad, self, other):
+    shared = where(self == other, grad / 2, grad)
+    return {"self": where(self < other, 0, shared), "other": where(self > other, 0, shared)}
+
+
+maximum.samples(binary_samples(numbers=()))
+
+
+@pointwise("minimum(Tensor self, Tensor other) -> Tensor", variants="function method out")
+def minimum(self, other):
+    """Returns the smaller of each pair; NaN if either is NaN."""
+    return self & other if self.dtype is types.bool_ else k.minimum(self, other)
+
+
+@minimum.derivative
+def minimum_backward(grad, self, other):
+    shared = where(self == other, grad / 2, grad)
+    return {"self": where(self > other, 0, shared), "other": where(self < other, 0, shared)}
+
+
+minimum.samples(binary_samples(numbers=()))
+
+
+@pointwise("fmax(Tensor self, Tensor other) -> Tensor", variants="function method out")
+def fmax(self, other):
+    """Returns the larger of each pair; a NaN gives way to a number."""
+    return (
+        self | other
+        if self.dtype is types.bool_
+        else k.where((self > other) | (other != other), self, other)
+    )
+
+
+@fmax.derivative
+def fmax_backward(grad, self, other):
+    first = (self >= other) | (other != other)
+    return {"self": where(first, grad, 0), "other": where(first, 0, grad)}
+
+
+@fmax.samples
+def fmax_samples(make):
+    yield from binary_samples(numbers=())(make)
+    nan = float("nan")
+    yield make(values=[1.0, nan, nan]), make(values=[nan, 1.0, nan])
+
+
+@pointwise("fmin(Tensor self, Tensor other) -> Tensor", variants="function method out")
+def fmin(self, other):
+    """Returns the smaller of each pair; a NaN gives way to a number."""
+    return (
+        self & other
+        if self.dtype is types.bool_
+        else k.where((self < other) | (other != other), self, other)
+    )
+
+
+@fmin.derivative
+def fmin_backward(grad, self, other):
+    first = (self <= other) | (other != other)
+    return {"self": where(first, grad, 0), "other": where(first, 0, grad)}
+
+
+fmin.samples(fmax_samples)
