@@ -256,7 +256,12 @@ def div(self, other, rounding_mode):
     return k.trunc(quotient) if rounding_mode and quotient.dtype.is_floating_point else quotient
 
 
-div.node_name = lambda node: "DivBackward2" if node.arguments else "DivBackward0"
+def _division_name(node):
+    rounded = node.arguments is not None and node.arguments["rounding_mode"] is not None
+    return "DivBackward2" if rounded else "DivBackward0"
+
+
+div.node_name = _division_name
 
 
 @div.derivative
@@ -527,6 +532,11 @@ class _Power(PointwiseOperator):
         return super().split(values)
 
 
+def _check_power(common, arguments):
+    if common is types.bool_:
+        raise NotImplementedError("\"pow\" not implemented for 'Bool'")
+
+
 _FLOAT_POWERS = {
     0.0: lambda x: x.like(1),
     1.0: lambda x: x,
@@ -541,7 +551,11 @@ _FLOAT_POWERS = {
 
 
 @pointwise(
-    "pow(Operand self, Operand exponent) -> Tensor", _Power, variants=ALL_FORMS, dunder="pow"
+    "pow(Operand self, Operand exponent) -> Tensor",
+    _Power,
+    check=_check_power,
+    variants=ALL_FORMS,
+    dunder="pow",
 )
 def pow(self, exponent):
     """Returns ``self`` to the power ``exponent``; integers wrap.
@@ -550,8 +564,6 @@ def pow(self, exponent):
     """
     if isinstance(exponent, float):
         return _FLOAT_POWERS[exponent](self)
-    if self.dtype is types.bool_:
-        return self | ~(exponent if isinstance(exponent, k.Value) else self.like(bool(exponent)))
     if isinstance(exponent, int):
         return math.power_by_squaring(self, exponent)
     if self.dtype.is_floating_point:

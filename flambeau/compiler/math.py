@@ -1,0 +1,39 @@
+"""The mathematical functions of kernels: everything that bodies of operators may call.
+
+Written in the kernel language itself, so they run in vectors on any target, fuse with everything
+else and give the same bits wherever they stand.
+"""
+
+from __future__ import annotations
+
+from flambeau.compiler.math_exponential import (
+    exp,
+    exp2,
+    expm1,
+    log,
+    log1p,
+    log2,
+    log10,
+    sigmoid,
+    tanh,
+)
+from flambeau.compiler.math_power import integer_power, pow, power_by_squaring
+from flambeau.compiler.math_remainder import floor_divide, fmod, remainder
+
+__all__ = [
+    "exp",
+    "exp2",
+    "expm1",
+    "floor_divide",
+    "fmod",
+    "integer_power",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "pow",
+    "power_by_squaring",
+    "remainder",
+    "sigmoid",
+    "tanh",
+]

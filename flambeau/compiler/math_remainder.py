@@ -1,0 +1,67 @@
+"""Remainders and rounded quotients as kernel code, exact for every pair of finite operands."""
+
+from __future__ import annotations
+
+from flambeau.compiler import kernel as k
+from flambeau.compiler.kernel import Value, where
+
+
+def _is_float(x: Value) -> bool:
+    return x.dtype.category == "floating"
+
+
+def _integer_remainder(x: Value, y: Value) -> Value:
+    return x.tracer.add("rem", (x, y), x.dtype)
+
+
+def fmod(x: Value, y: Value) -> Value:
+    """C's remainder: ``x - y * trunc(x / y)``, exact, with the sign of ``x``.
+
+    NaN for a zero divisor; integers give 0 there.
+    """
+    if not _is_float(x):
+        return _integer_remainder(x, y)
+    magnitude, divisor = k.absolute(x), k.absolute(y)
+    left = _last_step(magnitude, divisor)
+    left = where((divisor == k.INFINITY) & (magnitude < k.INFINITY), magnitude, left)
+    return k.copysign(left, x)
+
+
+def _last_step(x: Value, y: Value) -> Value:
+    """``x mod y`` for ``0 <= x / y < 2**mantissa``.
+
+    The quotient is rounded, so its whole part is at most one too large; the remainder is exact.
+    """
+    quotient = k.trunc(x / y)
+    left = k.fma(-quotient, y, x)
+    return where(left < 0.0, left + y, left)
+
+
+def remainder(x: Value, y: Value) -> Value:
+    """Python's remainder: it has the sign of ``y``."""
+    left = fmod(x, y)
+    wrong_side = (left != 0) & ((y < 0) ^ (left < 0))
+    return where(wrong_side, left + y, left)
+
+
+def floor_divide(x: Value, y: Value) -> Value:
+    """Python's floor division; a zero divisor gives ``x / y`` (0 for integers)."""
+    if not _is_float(x):
+        return _integer_floor_divide(x, y)
+    left = fmod(x, y)
+    quotient = (x - left) / y
+    quotient = where((left != 0.0) & ((y < 0.0) ^ (left < 0.0)), quotient - 1.0, quotient)
+    whole = k.floor(quotient)
+    whole = where(quotient - whole > 0.5, whole + 1.0, whole)
+    direct = x / y
+    whole = where(quotient == 0.0, k.copysign(x.like(0.0), direct), whole)
+    return where(y == 0.0, direct, whole)
+
+
+def _integer_floor_divide(x: Value, y: Value) -> Value:
+    quotient = x / y
+    if not x.dtype.is_signed:
+        return quotient
+    left = _integer_remainder(x, y)
+    wrong_side = (left != 0) & ((y < 0) ^ (left < 0))
+    return where(wrong_side, quotient - 1, quotient)
