@@ -93,13 +93,13 @@ class Operator:
         self.derivative_rule = Derivative(self, rule)
         return rule
 
-    def saved_for(self, **inputs: str) -> None:
+    def saved_for(operator, /, **inputs: str) -> None:  # noqa: N805 - ``self`` is a keyword here
         """Says that an input is saved only for the gradients of others: ``mul.saved_for(self="other")``.
 
         Where none of those is wanted the input is not kept, so it may be freed, or written in place.
         """
-        assert self.derivative_rule is not None
-        self.derivative_rule.set_conditions(inputs)
+        assert operator.derivative_rule is not None
+        operator.derivative_rule.set_conditions(inputs)
 
     def samples(self, table: Callable[..., Any]) -> Callable[..., Any]:
         """Declares the sample table that the tests are derived from."""
