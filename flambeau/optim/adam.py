@@ -226,7 +226,7 @@ class Adam(Optimizer):
                     grad = grad + param.clone() * weight_decay
             exp_avg, exp_avg_sq = state["exp_avg"], state["exp_avg_sq"]
             exp_avg.add_((grad - exp_avg) * (1 - beta1))
-            exp_avg_sq.mul_(beta2).add_(grad * grad.conj() * (1 - beta2))
+            exp_avg_sq.mul_(beta2).add_(grad * grad * (1 - beta2))
             second = exp_avg_sq
             if group["amsgrad"]:
                 largest = state["max_exp_avg_sq"]

@@ -94,5 +94,8 @@ def gather_batch(dataset: Any, indices: Sequence[Any]) -> list[Tensor] | None:
         return None
     if any(type(column) is not Tensor or column.requires_grad for column in dataset.tensors):
         return None
-    rows = from_numpy(np.array(indices, np.int64))
-    return [column.index_select(0, rows) for column in dataset.tensors]
+    # An index that is pending already would be flushed to be checked, so each gather has its own.
+    return [
+        column.index_select(0, from_numpy(np.array(indices, np.int64)))
+        for column in dataset.tensors
+    ]
