@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from flambeau.graph import grad_mode
 from flambeau.core.dtype import float32, float64
+from flambeau.graph import grad_mode
 from flambeau.ops.creation import zeros, zeros_like
 from flambeau.ops.declare import default_dtype
 from flambeau.ops.foreach import adam_step_

@@ -13,8 +13,8 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any
 
-from flambeau.graph import enable_grad
 from flambeau.engine.flush import flush
+from flambeau.graph import enable_grad
 from flambeau.tensor import Tensor
 from flambeau.utils.hooks import RemovableHandle
 
