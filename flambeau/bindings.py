@@ -25,6 +25,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     joining,
     matmul,
     pointwise,
+    pooling,
     random,
     reduction,
     trigonometry,

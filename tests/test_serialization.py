@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import io
 import os
 import pickle
@@ -269,6 +270,17 @@ def test_an_object_saved_twice_is_loaded_once():
     tensor = make(np.ones(3))
     first, second = loaded(saved([tensor, tensor]))
     assert first is second
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_plain_pickle_and_copy(protocol):
+    tensor = view(make(np.arange(6)), (2, 2), (3, 1), 1)
+    again = pickle.loads(pickle.dumps(tensor, protocol))
+    np.testing.assert_array_equal(values(again), values(tensor))
+    assert again._storage is not tensor._storage and again.stride() == (3, 1)
+    assert copy.copy(tensor)._storage is tensor._storage
+    parameter = pickle.loads(pickle.dumps(Parameter(make(np.ones(2))), protocol))
+    assert type(parameter) is Parameter and parameter.requires_grad
 
 
 def test_storages_of_two_types_are_refused_as_in_pytorch():

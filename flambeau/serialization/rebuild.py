@@ -40,6 +40,18 @@ class TypedStorage:
     storage: Storage
     dtype: dtype
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For plain pickles, which have no place of their own for storages."""
+        return typed_storage_from_bytes, (bytes(self.storage.memory()), self.dtype)
+
+
+def typed_storage_from_bytes(data: bytes, dtype: dtype) -> TypedStorage:
+    """A new storage with these bytes."""
+    storage = Storage(len(data))
+    if data:
+        storage.memory()[:] = data
+    return TypedStorage(storage, dtype)
+
 
 storage_types = (
     *(StorageType(f"{found.title}Storage", found) for found in dtypes.ALL),
@@ -230,6 +242,15 @@ def _reduce_parameter(
         return rebuild_parameter, (plain, parameter.requires_grad, OrderedDict())
     arguments = (plain, parameter.requires_grad, OrderedDict(), state)
     return rebuild_parameter_with_state, arguments
+
+
+def _reduce_ex(tensor: Tensor, protocol: Any) -> tuple[Any, tuple[Any, ...]]:
+    """``Tensor.__reduce_ex__``: how plain pickle, copy and multiprocessing take a tensor apart."""
+    return reduce_tensor(tensor)
+
+
+# Here, because `Tensor` lies far below the functions that its pickle names.
+Tensor.__reduce_ex__ = _reduce_ex  # type: ignore[method-assign, assignment]
 
 
 def rebuild_layout(name: str) -> layout:
