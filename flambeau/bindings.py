@@ -364,6 +364,8 @@ def attach_protocols() -> None:
         "backward": autograd.tensor_backward,
         "copy_": lambda self, src, non_blocking=False: copy_(self, src),
         "__array__": _array,
+        "__dlpack__": interchange.to_dlpack,
+        "__dlpack_device__": lambda self: (1, 0),
         "__float__": lambda self: float(interchange.item(self)),
         "__int__": lambda self: int(interchange.item(self)),
         "__complex__": lambda self: complex(interchange.item(self)),

@@ -280,3 +280,42 @@ def to_list(tensor: Tensor) -> Any:
     if tensor.dtype is types.bfloat16:
         array = (array.astype(np.uint32) << 16).view(np.float32)
     return array.tolist()
+
+
+# -- DLPack ----------------------------------------------------------------------------------------
+
+
+def to_dlpack(tensor: Tensor, **options: Any) -> Any:
+    """``Tensor.__dlpack__``: a capsule over the tensor's memory; the storage is exported meanwhile.
+
+    Source: the array API standard's data interchange protocol, through numpy's implementation.
+    """
+    if tensor.requires_grad:
+        raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+    options.pop("stream", None)
+    return to_numpy(tensor).__dlpack__(**options)
+
+
+def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """A tensor that shares the memory of any object with ``__dlpack__``."""
+    if isinstance(ext_tensor, Tensor):
+        return Tensor._from_storage(ext_tensor._storage, ext_tensor._layout)
+    if not hasattr(ext_tensor, "__dlpack__"):
+        ext_tensor = _Capsule(ext_tensor)
+    array = np.from_dlpack(ext_tensor)
+    if copy:
+        array = array.copy()
+    return from_numpy(array)
+
+
+class _Capsule:
+    """A bare capsule as an object with the protocol's methods."""
+
+    def __init__(self, capsule: Any) -> None:
+        self.capsule = capsule
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0

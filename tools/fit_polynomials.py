@@ -82,6 +82,94 @@ def _log_slope(z: Any) -> Any:
     return (mp.log((1 + s) / (1 - s)) / s - 2) / z
 
 
+QUARTER = mp.pi / 4 * mpf("1.0001")
+TANGENT = (ROOT - 1) ** 2 * mpf("1.001")
+
+
+def _sine(z: Any) -> Any:
+    r = mp.sqrt(z)
+    return (mp.sin(r) / r - 1) / z
+
+
+def _cosine(z: Any) -> Any:
+    return (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2
+
+
+def _arctangent(z: Any) -> Any:
+    t = mp.sqrt(z)
+    return (mp.atan(t) / t - 1) / z
+
+
+def _arcsine(z: Any) -> Any:
+    x = mp.sqrt(z)
+    return (mp.asin(x) / x - 1) / z
+
+
+def _erf_slope(z: Any) -> Any:
+    """``erf(x) / x`` less its value at zero, by ``z = x**2``; what is left over 2 / sqrt(pi)."""
+    x = mp.sqrt(z)
+    return mp.erf(x) / x - 1
+
+
+ERFC_POLE = mpf(4)
+
+
+def _erfc_place(x: Any) -> Any:
+    return (mpf(x) - ERFC_POLE) / (mpf(x) + ERFC_POLE)
+
+
+def _scaled_erfc(t: Any) -> Any:
+    """``(1 + 2 x) exp(x**2) erfc(x)`` where ``t = (x - 4) / (x + 4)``."""
+    x = ERFC_POLE * (1 + t) / (1 - t)
+    return (1 + 2 * x) * mp.exp(x * x) * mp.erfc(x)
+
+
+def _erfinv(x: Any) -> Any:
+    """The inverse by Newton's method; mpmath's own is slow in the tail."""
+    y = mp.sqrt(-mp.log((1 - x) * (1 + x))) if x > mpf("0.9") else x
+    for _ in range(60):
+        step = (mp.erf(y) - x) if x < mpf("0.9") else (1 - x) - mp.erfc(y)
+        step /= 2 / mp.sqrt(mp.pi) * mp.exp(-y * y)
+        y -= step
+        if abs(step) < mpf(10) ** -60:
+            break
+    return y
+
+
+def _erfinv_centre(v: Any) -> Any:
+    """``erfinv(x) / x`` by ``v = w - 2.5``, ``w = -log(1 - x**2)``."""
+    x = mp.sqrt(-mp.expm1(-(v + mpf("2.5"))))
+    return _erfinv(x) / x
+
+
+def _erfinv_tail(v: Any) -> Any:
+    """``erfinv(x) / x`` by ``v = sqrt(w) - 4``."""
+    x = mp.sqrt(-mp.expm1(-((v + 4) ** 2)))
+    return _erfinv(x) / x
+
+
+def _lgamma_two(t: Any) -> Any:
+    return mp.loggamma(2 + t) / t
+
+
+def _stirling(z: Any) -> Any:
+    """The correction of Stirling's formula, times x, by ``z = 1 / x**2``."""
+    x = 1 / mp.sqrt(z)
+    return (mp.loggamma(x) - (x - mpf(1) / 2) * mp.log(x) + x - mp.log(2 * mp.pi) / 2) * x
+
+
+def _digamma_tail(z: Any) -> Any:
+    x = 1 / mp.sqrt(z)
+    return (mp.log(x) - 1 / (2 * x) - mp.digamma(x)) / z
+
+
+def _trigamma_tail(z: Any) -> Any:
+    x = 1 / mp.sqrt(z)
+    return (mp.psi(1, x) - 1 / x - z / 2) * x / z
+
+
+TINY = mpf(10) ** -24
+
 # name: (function, low, high, degree, float32?, weight of an error in the result)
 TABLES: dict[str, tuple[Function, Any, Any, int, bool, Function]] = {
     "EXP_32": (
@@ -118,6 +206,28 @@ TABLES: dict[str, tuple[Function, Any, Any, int, bool, Function]] = {
     "LOG_FIFTH": (
         away_from_zero(_log_fifth, mpf(1) / 5), mpf(10) ** -20, SLOPE, 8, False, lambda z: z**2,
     ),
+    "SIN_32": (_sine, TINY, QUARTER**2, 3, True, lambda z: z),
+    "SIN_64": (_sine, TINY, QUARTER**2, 6, False, lambda z: z),
+    "COS_32": (_cosine, TINY, QUARTER**2, 2, True, lambda z: z**2),
+    "COS_64": (_cosine, TINY, QUARTER**2, 6, False, lambda z: z**2),
+    "ATAN_32": (_arctangent, TINY, TANGENT, 4, True, lambda z: z),
+    "ATAN_64": (_arctangent, TINY, TANGENT, 12, False, lambda z: z),
+    "ASIN_32": (_arcsine, TINY, mpf("0.2501"), 5, True, lambda z: z),
+    "ASIN_64": (_arcsine, TINY, mpf("0.2501"), 14, False, lambda z: z),
+    "ERF_32": (_erf_slope, TINY, mpf("0.85") ** 2, 6, True, lambda z: 1),
+    "ERF_64": (_erf_slope, TINY, mpf("0.66") ** 2, 11, False, lambda z: 1),
+    "ERF_TAIL_32": (
+        lambda x: mp.log(mp.erfc(x)), mpf("0.84"), mpf("4.05"), 8, True, lambda x: mp.erfc(x),
+    ),
+    "ERFC_64": (_scaled_erfc, _erfc_place("0.64"), _erfc_place(28), 22, False, lambda t: 1),
+    "ERFINV_CENTRE": (_erfinv_centre, -mpf("2.4999999"), mpf("2.51"), 9, False, lambda v: 1),
+    "ERFINV_TAIL": (_erfinv_tail, mpf("2.2") - 4, mpf("6.1") - 4, 13, False, lambda v: 1),
+    "LGAMMA_TWO": (
+        away_from_zero(_lgamma_two, 1 - mp.euler), -mpf("0.501"), mpf("0.501"), 20, False,
+        lambda t: 1,
+    ),
+    "STIRLING": (_stirling, TINY, mpf(1) / 64, 7, False, lambda z: mp.sqrt(z)),
+    "DIGAMMA": (_digamma_tail, mpf(10) ** -8, mpf(1) / 64, 7, False, lambda z: z),
 }  # fmt: skip
 
 

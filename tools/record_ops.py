@@ -52,6 +52,10 @@ def encode(tensor: torch.Tensor) -> dict[str, Any]:
     }
 
 
+def share(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
 def torch_types(value: Any) -> Any:
     """flambeau's types in keywords as PyTorch's."""
     if type(value).__name__ == "dtype":
@@ -73,6 +77,9 @@ def record(call: Any, values: list[Any], keywords: dict[str, Any]) -> dict[str, 
         return {"error": [type(error).__name__, str(error).split("\n")[0]]}
     outputs = table.leaves(result, torch.Tensor)
     entry: dict[str, Any] = {"results": [encode(t) for t in outputs]}
+    entry["aliases"] = [
+        [k for k, t in enumerate(tensors) if t.numel() and t.data_ptr() and share(t, o)] for o in outputs
+    ]
     if not outputs:
         entry["value"] = result if isinstance(result, (bool, int, float)) else repr(result)
     floating = [t for t in tensors if t.is_floating_point()]

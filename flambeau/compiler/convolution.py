@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 
 from flambeau.compiler.correlation_layout import SourceLayout, Window
-from flambeau.compiler.correlation_plan import (
-    CorrelationPass,
-    CorrelationPlanner,
-    CorrelationProblem,
-    with_flattened,
-)
+from flambeau.compiler.correlation_plan import CorrelationPass, CorrelationProblem, cheapest
+from flambeau.compiler.correlation_steps import CorrelationPlanner
 from flambeau.compiler.gemm_micro import TileShape, tile_shape
 from flambeau.compiler.kernel_step import Pointer
 from flambeau.compiler.library_plan import LibraryPlan, PlanWriter
@@ -85,25 +82,25 @@ def plan_convolution(problem: ConvolutionProblem, target: Target) -> LibraryPlan
     """
     writer = PlanWriter()
     tile = problem.tile(target)
-    choices = [
-        choice
-        for layout in problem.window().layouts()
-        for choice in with_flattened(_correlation(problem, layout))
-    ]
-    best = min(choices, key=lambda choice: choice.cycles(tile))
+    planes = problem.in_channels * problem.in_size[0] * problem.in_size[1]
+    best = cheapest(
+        problem.window(), planes * tile.size, tile, functools.partial(_correlation, problem)
+    )
     CorrelationPlanner(writer, tile, best).plan()
     return writer.finish()
 
 
-def _correlation(problem: ConvolutionProblem, layout: SourceLayout) -> CorrelationProblem:
-    window = problem.window()
+def _correlation(
+    problem: ConvolutionProblem, window: Window, layout: SourceLayout, strips: int
+) -> CorrelationProblem:
+    """The problem in strips, of which the window moves over one."""
     offsets = window.tap_offsets(layout, problem.in_per_group)
     rows, columns = problem.out_size
     one = CorrelationPass(
         weight_taps=np.arange(len(offsets)),
         source_offsets=offsets,
         row_step=window.row_step(layout),
-        out_rows=rows,
+        out_rows=rows // strips,
         out_columns=columns,
         out_row=columns,
     )
@@ -123,4 +120,6 @@ def _correlation(problem: ConvolutionProblem, layout: SourceLayout) -> Correlati
         weight=Pointer("weight"),
         bias=Pointer("bias") if problem.has_bias else None,
         out=Pointer("output"),
+        row_stride=problem.stride[0],
+        strips=strips,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +12,10 @@ from flambeau.compiler.correlation_layout import GRAIN_MOVES, SourceLayout, Wind
 from flambeau.compiler.correlation_plan import (
     Arrangement,
     CorrelationPass,
-    CorrelationPlanner,
     CorrelationProblem,
-    with_flattened,
+    cheapest,
 )
+from flambeau.compiler.correlation_steps import CorrelationPlanner
 from flambeau.compiler.kernel_step import Pointer, Word
 from flambeau.compiler.library_plan import LibraryPlan, PlanWriter, ceil_div
 from flambeau.compiler.target import Target
@@ -74,12 +75,9 @@ def plan_backward_data(problem: ConvolutionProblem, target: Target) -> LibraryPl
     writer = PlanWriter()
     tile = problem.tile(target)
     if problem.stride == (1, 1):
-        choices = [
-            choice
-            for layout in _full_window(problem).layouts()
-            for choice in with_flattened(_unit_stride_problem(problem, layout))
-        ]
-        best = min(choices, key=lambda choice: choice.cycles(tile))
+        planes = problem.out_channels * problem.out_size[0] * problem.out_size[1]
+        formulate = functools.partial(_unit_stride_problem, problem)
+        best = cheapest(_full_window(problem), planes * tile.size, tile, formulate)
     else:
         best = _strided_problem(problem)
     CorrelationPlanner(writer, tile, best).plan()
@@ -129,8 +127,9 @@ def _weight_taps(
     return (filters[:, None] + window.reshape(-1)).reshape(-1)
 
 
-def _unit_stride_problem(problem: ConvolutionProblem, layout: SourceLayout) -> CorrelationProblem:
-    window = _full_window(problem)
+def _unit_stride_problem(
+    problem: ConvolutionProblem, window: Window, layout: SourceLayout, strips: int
+) -> CorrelationProblem:
     offsets = window.tap_offsets(layout, problem.out_per_group)
     rows, columns = problem.in_size
     one = CorrelationPass(
@@ -141,11 +140,11 @@ def _unit_stride_problem(problem: ConvolutionProblem, layout: SourceLayout) -> C
         ),
         source_offsets=offsets,
         row_step=window.row_step(layout),
-        out_rows=rows,
+        out_rows=rows // strips,
         out_columns=columns,
         out_row=columns,
     )
-    return _data_problem(problem, layout, (one,))
+    return replace(_data_problem(problem, layout, (one,)), strips=strips)
 
 
 def _strided_problem(problem: ConvolutionProblem) -> CorrelationProblem:

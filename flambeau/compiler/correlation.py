@@ -26,6 +26,7 @@ from flambeau.compiler.builder import (
     module,
     vector,
 )
+from flambeau.compiler.correlation_blocks import BLOCKS, BlockKernel
 from flambeau.compiler.gemm_micro import TileShape, multiply_add
 from flambeau.compiler.gemm_pack import panel_start, read_words
 from flambeau.compiler.library_plan import KernelModule
@@ -66,6 +67,13 @@ ARRANGE_WORDS = (
     "row_table", "column_table",
 )  # fmt: skip
 
+BLOCK_KERNEL = BlockKernel(
+    {0: PAD, 1: PAD_PAIRS, 2: PAD_ANY},
+    PAD_WORDS,
+    (CORRELATE, CORRELATE_WORDS),
+    (ARRANGE, ARRANGE_WORDS),
+)
+
 _POINTERS = frozenset(
     {"weight", "packed", "tap_table", "source", "padded", "out", "tap_offsets", "bias", "target",
      "row_table", "column_table"}
@@ -95,6 +103,7 @@ def correlation_module(tile: TileShape) -> KernelModule:
             PAD_ANY: PAD_WORDS,
             CORRELATE: CORRELATE_WORDS,
             ARRANGE: ARRANGE_WORDS,
+            BLOCKS: BLOCK_KERNEL.words,
         },
     )
 
@@ -112,6 +121,7 @@ def _source(tile: TileShape) -> str:
         _pad(tile, PAD_PAIRS, _split_pairs),
         _pad(tile, PAD_ANY, _split_any),
         _arrange(tile),
+        BLOCK_KERNEL.function(tile),
     ]
     return module([text for text, _ in parts], [builder for _, builder in parts])
 

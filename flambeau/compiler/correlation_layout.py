@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from flambeau.compiler.correlation import PAD, PAD_ANY, PAD_PAIRS, correlation_module
 from flambeau.compiler.gemm_micro import TileShape
-from flambeau.compiler.kernel_step import Pointer
+from flambeau.compiler.kernel_step import Pointer, Word
 from flambeau.compiler.library_plan import PlanWriter, ceil_div, offset
 
 Pair = tuple[int, int]
@@ -87,6 +87,10 @@ class Window:
     stride: Pair
     dilation: Pair
     low: Pair
+
+    def strip(self, strips: int) -> Window:
+        """The window over the first of ``strips`` equal strips of the output."""
+        return replace(self, out=(self.out[0] // strips, self.out[1]))
 
     def layouts(self) -> list[SourceLayout]:
         """The layouts to choose from."""
@@ -169,23 +173,20 @@ def row_by_row(layout: SourceLayout, images: int) -> Placement:
     return Placement(layout.phase_columns, images * layout.plane, layout.rows * columns, columns)
 
 
-def add_pad_step(
-    writer: PlanWriter,
-    tile: TileShape,
-    layout: SourceLayout,
-    placement: Placement,
-    source: Pointer,
-    padded: Pointer,
-    images: int,
-    channels: int,
-) -> None:
-    """Copies ``images`` of ``channels`` contiguous planes from ``source`` to ``padded``."""
-    name = PAD_ANY
+def pad_kernel(layout: SourceLayout) -> str:
+    """The name of the kernel that copies planes to the layout."""
     if layout.column_step == 1:
-        name = PAD
-    elif layout.phases == layout.column_step == 2 and layout.phase_step == 1:
-        name = PAD_PAIRS
-    arguments = {
+        return PAD
+    if layout.phases == layout.column_step == 2 and layout.phase_step == 1:
+        return PAD_PAIRS
+    return PAD_ANY
+
+
+def pad_arguments(
+    layout: SourceLayout, placement: Placement, source: Pointer, padded: Pointer, channels: int
+) -> dict[str, Word]:
+    """The words of a pad kernel for images of ``channels`` contiguous planes."""
+    return {
         "source": source,
         "padded": padded,
         "channels": channels,
@@ -204,9 +205,24 @@ def add_pad_step(
         "top": layout.top,
         "left": layout.left,
     }
+
+
+def add_pad_step(
+    writer: PlanWriter,
+    tile: TileShape,
+    layout: SourceLayout,
+    placement: Placement,
+    source: Pointer,
+    padded: Pointer,
+    images: int,
+    channels: int,
+) -> None:
+    """Copies ``images`` of ``channels`` contiguous planes from ``source`` to ``padded``."""
+    arguments = pad_arguments(layout, placement, source, padded, channels)
     tasks = images * channels * layout.rows
     grain = GRAIN_MOVES // max(1, layout.phases * layout.phase_columns)
-    writer.add(correlation_module(tile).step(name, arguments, tasks, grain))
+    module = correlation_module(tile)
+    writer.add(module.step(pad_kernel(layout), arguments, tasks, grain))
 
 
 def image_offset(tile: TileShape, operand: Pointer, images: int, elements: int) -> Pointer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flambeau.compiler.builder import Builder, Var, element_type, is_float, lanes, vector
-from flambeau.compiler.kernel import Instruction
+from flambeau.compiler.kernel import RARE, Instruction, Tracer
 from flambeau.core import dtype as types
 from flambeau.core.dtype import dtype
 
@@ -205,6 +205,8 @@ def emit_instruction(
         return convert(b, arguments[0], sources[0], i.dtype)
     if i.operation == "bitcast":
         return b.convert("bitcast", arguments[0], REGISTER[i.dtype])
+    if i.operation == "rare":
+        return _emit_rare(b, i, arguments, sources, width)
     comparison = _COMPARISONS.get(i.operation)
     if comparison is not None:
         ordered, signed, unsigned = comparison
@@ -214,6 +216,41 @@ def emit_instruction(
             predicate = signed if sources[0].is_signed else unsigned
         return b.compare(predicate, *arguments)
     return _EMITTERS[i.operation](b, i, *arguments)
+
+
+def _emit_rare(
+    b: Builder, i: Instruction, arguments: list[Var], sources: list[dtype], width: int
+) -> Var:
+    """A loop that runs once, or not at all where no lane meets the condition."""
+    condition, usual, *operands = arguments
+    needed = condition
+    if width > 1:
+        needed = b.intrinsic(f"llvm.vector.reduce.or.v{width}i1", "i1", condition)
+    times = b.convert("zext", needed, "i64")
+
+    def body(_: Var, carried: list[Var]) -> list[Var]:
+        found = _emit_body(b, str(i.attribute), operands, sources[2:], width)
+        return [b.select(condition, found, carried[0])]
+
+    return b.loop(0, times, 1, [usual], body)[1][0]
+
+
+def _emit_body(
+    b: Builder, name: str, operands: list[Var], dtypes: list[dtype], width: int
+) -> Var:
+    """Traces and writes out the body of that name."""
+    tracer = Tracer()
+    parameters = [tracer.add("parameter", (), d, k) for k, d in enumerate(dtypes)]
+    result = RARE[name](*parameters)
+    known: list[Var] = []
+    for i in tracer.instructions:
+        if i.operation == "parameter":
+            assert isinstance(i.attribute, int)
+            known.append(operands[i.attribute])
+            continue
+        sources = [tracer.instructions[a].dtype for a in i.arguments]
+        known.append(emit_instruction(b, i, [known[a] for a in i.arguments], sources, width))
+    return known[result.index]
 
 
 # -- reductions --------------------------------------------------------------------------------

@@ -324,5 +324,29 @@ def maximum(a: Value, b: Value | float) -> Value:
     return larger if a.dtype.category != "floating" else where(isnan(a), a, larger)
 
 
+# -- code for rare cases ------------------------------------------------------------------------
+
+# Bodies that run only where some lane needs them, by the name that stands in the kernel.
+RARE: dict[str, Callable[..., Value]] = {}
+
+
+def rare(body: Callable[..., Value]) -> Callable[..., Value]:
+    """Declares the slow way of a function: ``body(condition, usual, *arguments)``.
+
+    Called with values it gives ``body(*arguments)`` where ``condition`` holds and ``usual``
+    elsewhere; the code is jumped over where no lane of a vector needs it.
+    """
+    name = body.__name__.strip("_")
+    assert name not in RARE, f"{name} is declared twice"
+    RARE[name] = body
+
+    def function(condition: Value, usual: Value, *arguments: Value) -> Value:
+        return usual.tracer.add("rare", (condition, usual, *arguments), usual.dtype, name)
+
+    function.__name__ = body.__name__
+    function.__doc__ = body.__doc__
+    return function
+
+
 INFINITY = math.inf
 NAN = math.nan

@@ -13,7 +13,8 @@ from flambeau.compiler.correlation_layout import (
     image_by_image,
     image_offset,
 )
-from flambeau.compiler.correlation_plan import GRAIN_PRODUCTS, SLICE_BYTES
+from flambeau.compiler.correlation_plan import SLICE_BYTES
+from flambeau.compiler.correlation_steps import GRAIN_PRODUCTS
 from flambeau.compiler.gemm_micro import TileShape
 from flambeau.compiler.kernel_step import Pointer
 from flambeau.compiler.library_plan import PlanWriter, balanced_panels, ceil_div

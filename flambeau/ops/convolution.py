@@ -221,3 +221,25 @@ def conv1d(input, weight, bias, stride, padding, dilation, groups):
 def _pair(numbers, count: int) -> tuple[int, ...]:
     """A one-element list stands for all dimensions."""
     return tuple(numbers) * count if len(numbers) == 1 else tuple(numbers)
+
+
+@conv2d.samples
+def conv2d_samples(make):
+    yield make(2, 3, 7, 8), make(4, 3, 3, 3), make(4)
+    yield make(2, 3, 7, 8), make(4, 3, 3, 3), None, {"stride": 2, "padding": 1}
+    yield make(1, 4, 6, 6), make(6, 2, 3, 2), make(6), {"groups": 2, "dilation": (1, 2)}
+    yield make(1, 4, 6, 6), make(4, 1, 3, 3), make(4), {"groups": 4, "padding": (0, 2)}
+    yield make(3, 5, 5), make(2, 3, 1, 1), make(2)
+    yield make(1, 2, 5, 6), make(3, 2, 3, 2), make(3), {"padding": "same"}
+    yield make(1, 2, 5, 5, dtype="float64"), make(3, 2, 2, 2, dtype="float64")
+    yield make(1, 2, 5, 5), make(3, 3, 2, 2)
+    yield make(1, 2, 2, 2), make(3, 2, 3, 3)
+    yield make(2, 2), make(3, 2, 3, 3)
+
+
+@conv1d.samples
+def conv1d_samples(make):
+    yield make(2, 3, 9), make(4, 3, 3), make(4)
+    yield make(2, 3, 9), make(4, 3, 3), None, {"stride": 2, "padding": 1, "dilation": 2}
+    yield make(2, 4, 9), make(4, 2, 2), make(4), {"groups": 2}
+    yield make(3, 9), make(4, 3, 3)

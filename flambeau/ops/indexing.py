@@ -561,4 +561,58 @@ def embedding_backward(grad, weight_layout, indices, padding_idx, scale_grad_by_
     return {"weight": zeros}
 
 
+@index_select.samples
+def index_select_samples(make):
+    yield make(4, 5), 0, make(values=[0, 2, 2], dtype="int64")
+    yield make(4, 5), -1, make(values=[4, 0], dtype="int64")
+    yield make(4, 5), 0, make(values=[4], dtype="int64")
+    yield make(4, 5), 0, make(2, 2, dtype="int64", low=0, high=4)
+
+
+@gather.samples
+def gather_samples(make):
+    yield make(4, 5), 0, make(2, 5, dtype="int64", low=0, high=4)
+    yield make(4, 5), 1, make(4, 3, dtype="int64", low=0, high=5)
+    yield make(4, 5), 1, make(values=[[9]], dtype="int64")
+    yield make(4, 5), 1, make(3, dtype="int64", low=0, high=3)
+
+
+@scatter.samples
+def scatter_samples(make):
+    yield make(4, 5), 0, make(values=[[0, 1, 2, 3, 0]], dtype="int64"), make(1, 5)
+    yield make(4, 5), 1, make(values=[[0], [3]], dtype="int64"), 2.5
+    yield make(4, 5), 0, make(values=[[4, 1]], dtype="int64"), make(1, 5)
+
+
+@scatter_add.samples
+def scatter_add_samples(make):
+    yield make(4, 5), 0, make(3, 5, dtype="int64", low=0, high=4), make(3, 5)
+    yield make(4, 5), 1, make(4, 2, dtype="int64", low=0, high=5), make(4, 3)
+
+
+@index_add.samples
+def index_add_samples(make):
+    yield make(4, 5), 0, make(values=[0, 2, 2], dtype="int64"), make(3, 5)
+    yield make(4, 5), 1, make(values=[0, 4], dtype="int64"), make(4, 2), {"alpha": 2}
+
+
+@masked_select.samples
+def masked_select_samples(make):
+    yield make(3, 4), make(3, 4, dtype="bool")
+    yield make(3, 4), make(4, dtype="bool")
+    yield make(3, 4), make(4)
+
+
+@take_flat.samples
+def take_samples(make):
+    yield make(3, 4), make(values=[0, 11, -1], dtype="int64")
+
+
+@embedding.samples
+def embedding_samples(make):
+    yield make(10, 3), make(2, 4, dtype="int64", low=0, high=10)
+    yield make(10, 3), make(5, dtype="int64", low=0, high=10), {"padding_idx": 2}
+    yield make(10, 3), make(values=[10], dtype="int64")
+
+
 METHODS: dict[str, Any] = {"__getitem__": get_item, "__setitem__": set_item, "index_put_": index_put_}

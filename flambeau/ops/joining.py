@@ -492,6 +492,58 @@ def constant_pad_backward(grad, pad):
     return {"self": constant_pad(grad, tuple(-p for p in pad), 0)}
 
 
+@cat.samples
+def cat_samples(make):
+    yield [make(2, 3), make(4, 3)], 0
+    yield [make(2, 3), make(2, 1)], -1
+    yield [make(2, 3), make(2, 3, dtype="int64")], 1
+    yield [make(0), make(2, 3)], 0
+    yield [make(2, 3), make(2, 4)], 0
+    yield [make(), make()], 0
+    yield ([],)
+
+
+@stack.samples
+def stack_samples(make):
+    yield [make(2, 3), make(2, 3)], 0
+    yield [make(2, 3), make(2, 3)], -1
+    yield [make(), make()], 0
+    yield [make(2, 3), make(3, 2)], 0
+
+
+@flip.samples
+def flip_samples(make):
+    yield make(2, 3, 4), (0, 2)
+    yield make(2, 3, 4), (-1,)
+    yield make(2, 3, 4), (0, 0)
+
+
+@roll.samples
+def roll_samples(make):
+    yield make(2, 3), 1
+    yield make(2, 3), (1, -1), (0, 1)
+
+
+@tril.samples
+def tril_samples(make):
+    yield (make(4, 4),)
+    yield make(2, 3, 4), 1
+    yield (make(4),)
+
+
+@triu.samples
+def triu_samples(make):
+    yield (make(4, 4),)
+    yield make(2, 3, 4), -1
+
+
+@diag.samples
+def diag_samples(make):
+    yield (make(3),)
+    yield make(3), 1
+    yield make(3, 4), -1
+
+
 METHODS: dict[str, Any] = {
     "split": split,
     "chunk": chunk,

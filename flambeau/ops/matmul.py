@@ -87,6 +87,19 @@ def mm_backward(grad, self, mat2):
     return {"self": mm(grad, transpose(mat2, 0, 1)), "mat2": mm(transpose(self, 0, 1), grad)}
 
 
+@mm.samples
+def mm_samples(make):
+    yield make(3, 4), make(4, 5)
+    yield make(4, 3, transposed=True), make(4, 5)
+    yield make(3, 4), make(5, 4, transposed=True)
+    yield make(3, 0), make(0, 2)
+    yield make(33, 17, dtype="float64"), make(17, 40, dtype="float64")
+    yield make(3, 4, dtype="int64", low=-5, high=5), make(4, 2, dtype="int64", low=-5, high=5)
+    yield make(3, 4), make(3, 4)
+    yield make(3), make(3, 4)
+    yield make(3, 4), make(4, 2, dtype="float64")
+
+
 mm.saved_for(self="mat2", mat2="self")
 
 
@@ -115,6 +128,14 @@ def bmm_lower(call, target, self, mat2):
 @bmm.derivative
 def bmm_backward(grad, self, mat2):
     return {"self": bmm(grad, transpose(mat2, 1, 2)), "mat2": bmm(transpose(self, 1, 2), grad)}
+
+
+@bmm.samples
+def bmm_samples(make):
+    yield make(2, 3, 4), make(2, 4, 5)
+    yield make(1, 3, 4), make(1, 4, 1)
+    yield make(2, 3, 4), make(3, 4, 5)
+    yield make(3, 4), make(2, 4, 5)
 
 
 bmm.saved_for(self="mat2", mat2="self")
@@ -175,6 +196,15 @@ def linear(input, weight, bias):
     return result if input.ndim == 2 else reshape(result, (*shape[:-1], out_features))
 
 
+@linear.samples
+def linear_samples(make):
+    yield make(3, 4), make(5, 4), make(5)
+    yield make(3, 4), make(5, 4)
+    yield make(2, 3, 4), make(5, 4), make(5)
+    yield make(4), make(5, 4), make(5)
+    yield make(3, 4), make(5, 3), make(5)
+
+
 @composite("mv(Tensor self, Tensor vec) -> Tensor", variants="function method out")
 def mv(self, vec):
     """Returns the product of a matrix and a vector: ``(n, m) @ (m) -> (n)``."""
@@ -187,6 +217,12 @@ def mv(self, vec):
             f"size mismatch, got input ({self.shape[0]}), mat ({self.shape[0]}x{self.shape[1]}), vec ({vec.shape[0]})"
         )
     return squeeze(mm(self, unsqueeze(vec, 1)), (1,))
+
+
+@mv.samples
+def mv_samples(make):
+    yield make(3, 4), make(4)
+    yield make(3, 4), make(3)
 
 
 @composite("dot(Tensor self, Tensor tensor) -> Tensor", variants="function method out")
@@ -209,6 +245,14 @@ def dot(self, tensor):
     return sum_(self * tensor)
 
 
+@dot.samples
+def dot_samples(make):
+    yield make(5), make(5)
+    yield make(0), make(0)
+    yield make(5), make(4)
+    yield make(2, 2), make(4)
+
+
 @composite("matmul(Tensor self, Tensor other) -> Tensor", variants="function method out", dunder="matmul")
 def matmul(self, other):
     """Returns the matrix product, broadcasting all but the last two dimensions."""
@@ -228,6 +272,20 @@ def matmul(self, other):
     if other.ndim == 1:
         return squeeze(matmul(self, unsqueeze(other, 1)), (-1,))
     return _batched(self, other)
+
+
+@matmul.samples
+def matmul_samples(make):
+    yield make(4), make(4)
+    yield make(3, 4), make(4)
+    yield make(4), make(4, 3)
+    yield make(3, 4), make(4, 5)
+    yield make(2, 3, 4), make(4, 5)
+    yield make(2, 3, 4), make(2, 4, 5)
+    yield make(2, 1, 3, 4), make(3, 4, 2)
+    yield make(2, 3, 4), make(4)
+    yield make(3, 4), make(5, 2)
+    yield make(), make(3)
 
 
 def _batched(a: Tensor, b: Tensor) -> Tensor:
@@ -260,6 +318,15 @@ def addmm(self, mat1, mat2, beta, alpha):
     return _scaled(product, alpha) if beta == 0 else _scaled(self, beta) + _scaled(product, alpha)
 
 
+@addmm.samples
+def addmm_samples(make):
+    yield make(3, 5), make(3, 4), make(4, 5)
+    yield make(5), make(3, 4), make(4, 5)
+    yield make(3, 5), make(3, 4), make(4, 5), {"beta": 0.5, "alpha": 2}
+    yield make(3, 5), make(3, 4), make(4, 5), {"beta": 0}
+    yield make(5), make(3, 4), make(3, 5)
+
+
 def _scaled(tensor: Tensor, factor) -> Tensor:
     return tensor if factor == 1 else tensor * factor
 
@@ -288,3 +355,9 @@ def outer(self, vec2):
         which, tensor = ("self", self) if self.ndim != 1 else ("vec2", vec2)
         raise RuntimeError(f"outer: Expected 1-D argument {which}, but got {tensor.ndim}-D")
     return unsqueeze(self, 1) * vec2
+
+
+@outer.samples
+def outer_samples(make):
+    yield make(3), make(4)
+    yield make(3, 2), make(4)

@@ -283,3 +283,51 @@ def _declare_adaptive(dims: int) -> tuple[Any, Any]:
 
 adaptive_avg_pool1d, adaptive_max_pool1d = _declare_adaptive(1)
 adaptive_avg_pool2d, adaptive_max_pool2d = _declare_adaptive(2)
+
+
+@max_pool2d.samples
+def max_pool2d_samples(make):
+    yield make(2, 3, 6, 7), 2
+    yield make(2, 3, 6, 7), (3, 2), {"stride": (2, 1), "padding": 1}
+    yield make(2, 3, 7, 7), 2, {"ceil_mode": True}
+    yield make(3, 6, 7), 3, {"dilation": 2}
+    yield make(2, 3, 2, 2), 3
+    yield make(2, 3, 6, 7), 2, {"padding": 2}
+
+
+@avg_pool2d.samples
+def avg_pool2d_samples(make):
+    yield make(2, 3, 6, 7), 2
+    yield make(2, 3, 6, 7), 3, {"stride": 2, "padding": 1}
+    yield make(2, 3, 6, 7), 3, {"padding": 1, "count_include_pad": False, "ceil_mode": True}
+    yield make(2, 3, 6, 7), 2, {"divisor_override": 3}
+
+
+@adaptive_avg_pool2d.samples
+def adaptive_avg_pool2d_samples(make):
+    yield make(2, 3, 6, 7), (3, 2)
+    yield make(2, 3, 6, 7), 1
+    yield make(3, 6, 7), (4, 5)
+
+
+@adaptive_max_pool2d.samples
+def adaptive_max_pool2d_samples(make):
+    yield make(2, 3, 6, 7), (3, 2)
+    yield make(3, 6, 7), (4, 5)
+
+
+@avg_pool1d.samples
+def avg_pool1d_samples(make):
+    yield make(2, 3, 7), 2
+    yield make(3, 7), 3, {"stride": 1, "padding": 1}
+
+
+@max_pool1d.samples
+def max_pool1d_samples(make):
+    yield make(2, 3, 7), 2
+    yield make(3, 7), 3, {"stride": 1, "padding": 1}
+
+
+@adaptive_avg_pool1d.samples
+def adaptive_avg_pool1d_samples(make):
+    yield make(2, 3, 7), 3

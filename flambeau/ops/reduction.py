@@ -294,12 +294,12 @@ def _spread_arguments(dim, unbiased, keepdim, correction):
     return dim, correction, keepdim
 
 
-_SPREAD = "(Tensor self, any dim=None, any unbiased=None, bool keepdim=False, *, Scalar? correction=None)"
-
-
-@composite(
-    "_var(Tensor self, int[1]? dim, Scalar correction, bool keepdim) -> Tensor", variants=""
+_SPREAD = (
+    "(Tensor self, any dim=None, any unbiased=None, bool keepdim=False, *, Scalar? correction=None)"
 )
+
+
+@composite("_var(Tensor self, int[1]? dim, Scalar correction, bool keepdim) -> Tensor", variants="")
 def _var(self, dim, correction, keepdim):
     return _spread("var", _VARIANCE, self, dim, correction, keepdim)
 
@@ -321,9 +321,7 @@ def _var_backward(grad, self, dim, correction, keepdim):
     return {"self": variance_gradient(grad, self, dim, correction, keepdim)}
 
 
-@composite(
-    "_std(Tensor self, int[1]? dim, Scalar correction, bool keepdim) -> Tensor", variants=""
-)
+@composite("_std(Tensor self, int[1]? dim, Scalar correction, bool keepdim) -> Tensor", variants="")
 def _std(self, dim, correction, keepdim):
     return _spread("std", _DEVIATION, self, dim, correction, keepdim)
 
@@ -331,9 +329,7 @@ def _std(self, dim, correction, keepdim):
 _std.node_name = "StdBackward0"
 
 
-_ZERO_WHERE_ZERO = FusedPointwise(
-    "masked_fill", lambda x, condition: k.where(condition == 0, 0, x)
-)
+_ZERO_WHERE_ZERO = FusedPointwise("masked_fill", lambda x, condition: k.where(condition == 0, 0, x))
 
 
 @composite("_zero_where_zero(Tensor self, Tensor condition) -> Tensor", variants="")
@@ -466,7 +462,8 @@ _LOGSUMEXP = FusedPointwise(
 
 
 @composite(
-    "logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor", variants="function method out"
+    "logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor",
+    variants="function method out",
 )
 def logsumexp(self, dim, keepdim):
     """Returns ``log(sum(exp(self), dim))`` without overflow."""

@@ -90,6 +90,19 @@ def view_backward(grad, self_layout):
     return {"self": reshape(grad, self_layout.shape)}
 
 
+@view.samples
+def view_samples(make):
+    yield make(2, 3, 4), (6, 4)
+    yield make(2, 3, 4), (-1, 2)
+    yield make(6), (2, 3)
+    yield make(0, 3), (3, 0)
+    yield make(), (1, 1)
+    yield make(3, 4, transposed=True), (4, 3)
+    yield make(3, 4, transposed=True), (12,)
+    yield make(2, 3), (4, 2)
+    yield make(2, 3), (-1, -1)
+
+
 @composite("reshape(Tensor(a) self, int[] shape) -> Tensor(a)")
 def reshape(self, shape):
     """Returns the elements in another shape: a view where possible, else a copy."""
@@ -100,6 +113,17 @@ def reshape(self, shape):
     if view_strides(layout, shape) is None:
         self = contiguous(self)
     return view(self, shape)
+
+
+@reshape.samples
+def reshape_samples(make):
+    yield make(2, 6), (3, 4)
+    yield make(2, 6), (3, -1)
+    yield make(3, 4, transposed=True), (12,)
+    yield make(3, 4, transposed=True), (2, 2, 3)
+    yield make(), (1,)
+    yield make(2, 3), (5,)
+    yield make(0, 2), (0,)
 
 
 @view_operator("alias(Tensor(a) self) -> Tensor(a)", variants="")
@@ -142,6 +166,14 @@ def expand_backward(grad):
     return {"self": grad}
 
 
+@expand.samples
+def expand_samples(make):
+    yield make(3, 1), (3, 4)
+    yield make(3, 1), (2, -1, 4)
+    yield make(), (2, 2)
+    yield make(3), (2,)
+
+
 @view_operator("permute(Tensor(a) self, int[] dims) -> Tensor(a)")
 def permute(layout, dims):
     """Returns a view with the dimensions in the given order."""
@@ -164,6 +196,14 @@ def permute_backward(grad, dims):
     return {"self": permute(grad, tuple(order.index(d) for d in range(len(order))))}
 
 
+@permute.samples
+def permute_samples(make):
+    yield make(2, 3, 4), (2, 0, 1)
+    yield make(2, 3, 4), (0, -1, 1)
+    yield make(2, 3), (0, 0)
+    yield make(2, 3), (0,)
+
+
 @view_operator("transpose(Tensor(a) self, int dim0, int dim1) -> Tensor(a)", aliases="swapaxes swapdims", variants="function method inplace")
 def transpose(layout, dim0, dim1):
     """Returns a view with two dimensions exchanged."""
@@ -181,6 +221,14 @@ def transpose_backward(grad, dim0, dim1):
     return {"self": transpose(grad, dim0, dim1)}
 
 
+@transpose.samples
+def transpose_samples(make):
+    yield make(2, 3), 0, 1
+    yield make(2, 3, 4), -1, 0
+    yield make(), 0, 0
+    yield make(2, 3), 0, 2
+
+
 @view_operator("t(Tensor(a) self) -> Tensor(a)", variants="function method inplace")
 def t(layout):
     """Returns the transposed view of a matrix; vectors and scalars as they are."""
@@ -194,6 +242,13 @@ def t(layout):
 @t.derivative
 def t_backward(grad):
     return {"self": t(grad)}
+
+
+@t.samples
+def t_samples(make):
+    yield (make(2, 3),)
+    yield (make(3),)
+    yield (make(2, 3, 4),)
 
 
 @view_operator("unsqueeze(Tensor(a) self, int dim) -> Tensor(a)", variants="function method inplace")
@@ -212,6 +267,14 @@ def unsqueeze_backward(grad, self_layout):
     return {"self": reshape(grad, self_layout.shape)}
 
 
+@unsqueeze.samples
+def unsqueeze_samples(make):
+    yield make(2, 3), 0
+    yield make(2, 3), -1
+    yield make(2, 3, transposed=True), 1
+    yield make(2, 3), 3
+
+
 @view_operator("squeeze(Tensor(a) self, int[1]? dim=None) -> Tensor(a)", variants="function method inplace")
 def squeeze(layout, dim):
     """Returns a view without the dimensions of size 1 (all, or those in ``dim``)."""
@@ -224,6 +287,15 @@ def squeeze(layout, dim):
 @squeeze.derivative
 def squeeze_backward(grad, self_layout):
     return {"self": reshape(grad, self_layout.shape)}
+
+
+@squeeze.samples
+def squeeze_samples(make):
+    yield (make(1, 3, 1),)
+    yield make(1, 3, 1), 0
+    yield make(1, 3, 1), 1
+    yield make(1, 3, 1), (0, 2)
+    yield make(1, 3), 5
 
 
 @view_operator("select(Tensor(a) self, int dim, int index) -> Tensor(a)")
@@ -246,6 +318,14 @@ def select(layout, dim, index):
 @select.derivative
 def select_backward(grad, self_layout, dim, index):
     return {"self": spread(grad, self_layout, select, (dim, index))}
+
+
+@select.samples
+def select_samples(make):
+    yield make(3, 4), 0, 1
+    yield make(3, 4), -1, -2
+    yield make(3, 4), 0, 3
+    yield make(), 0, 0
 
 
 @view_operator(
@@ -298,6 +378,14 @@ def narrow(self, dim, start, length):
     return slice_(self, dim, start, start + length, 1)
 
 
+@narrow.samples
+def narrow_samples(make):
+    yield make(4, 5), 1, 1, 3
+    yield make(4, 5), 0, -2, 2
+    yield make(4, 5), 0, 3, 2
+    yield make(4, 5), 0, 5, 1
+
+
 @view_operator("diagonal(Tensor(a) self, int offset=0, int dim1=0, int dim2=1) -> Tensor(a)")
 def diagonal(layout, offset, dim1, dim2):
     """Returns the diagonal of two dimensions as the last dimension of a view."""
@@ -320,6 +408,16 @@ def diagonal_backward(grad, self_layout, offset, dim1, dim2):
     return {"self": spread(grad, self_layout, diagonal, (offset, dim1, dim2))}
 
 
+@diagonal.samples
+def diagonal_samples(make):
+    yield (make(3, 4),)
+    yield make(3, 4), 1
+    yield make(3, 4), -1
+    yield make(2, 3, 4), 0, 2, 1
+    yield make(3, 4), 9
+    yield make(3, 4), 0, 1, 1
+
+
 @view_operator(
     "as_strided(Tensor(a) self, int[] size, int[] stride, int? storage_offset=None) -> Tensor(a)"
 )
@@ -332,6 +430,13 @@ def as_strided(layout, size, stride, storage_offset):
             f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}"
         )
     return layout.view(size, stride, layout.offset if storage_offset is None else storage_offset)
+
+
+@as_strided.samples
+def as_strided_samples(make):
+    yield make(3, 4), (2, 2), (4, 1)
+    yield make(3, 4), (2, 2), (1, 4), 3
+    yield make(3, 4), (2,), (1, 1)
 
 
 def detach(tensor: Tensor) -> Tensor:
@@ -353,6 +458,15 @@ def flatten(self, start_dim, end_dim):
     for n in self.shape[start : end + 1]:
         joined *= n
     return reshape(self, (*self.shape[:start], joined, *self.shape[end + 1 :]))
+
+
+@flatten.samples
+def flatten_samples(make):
+    yield (make(2, 3, 4),)
+    yield make(2, 3, 4), 1
+    yield make(2, 3, 4), 0, 1
+    yield (make(),)
+    yield make(2, 3), 1, 0
 
 
 @composite("contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)", variants="method")

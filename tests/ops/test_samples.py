@@ -94,10 +94,15 @@ def test_values(op: Operator, window: int) -> None:
                 op(*arguments, **named)
             assert type(caught.value).__name__ == expected["error"][0], what
             continue
+        tensors = table.leaves((arguments, named), torch.Tensor)
         outputs = table.leaves(op(*arguments, **named), torch.Tensor)
         assert len(outputs) == len(expected["results"]), what
-        for found, reference in zip(outputs, expected["results"], strict=True):
+        for found, reference, shared in zip(
+            outputs, expected["results"], expected["aliases"], strict=True
+        ):
             check(found, reference, what)
+            mine = [k for k, t in enumerate(tensors) if t.numel() and t._storage is found._storage]
+            assert mine == shared, f"{what}: aliasing"
 
 
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
