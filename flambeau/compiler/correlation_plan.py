@@ -121,16 +121,15 @@ class CorrelationProblem:
         """Whether the passes write to the workspace, to be arranged from there."""
         return self.arrangement is not None or self.interleaved
 
-    @property
-    def block_images(self) -> int:
+    def block_images(self, tile: TileShape) -> int:
         """Images of a block: several small ones, so that they share register tiles."""
         elements = self.source_image + (self.out_image if self.is_scattered else 0)
-        fit = BLOCK_BYTES // max(1, elements * 4)
+        fit = BLOCK_BYTES // max(1, elements * tile.size)
         return 1 if self.strips > 1 else max(1, min(fit, self.images // BLOCKS))
 
     def in_blocks(self, tile: TileShape) -> bool:
         """Whether blocks are padded and correlated by one task each."""
-        blocks = self.images // self.block_images * self.strips
+        blocks = self.images // self.block_images(tile) * self.strips
         simple = len(self.passes) == 1 and not self.interleaved and not self.reads_memory(tile)
         return simple and blocks >= LEAST_BLOCKS
 
@@ -223,6 +222,6 @@ def cheapest(
     for strips in strip_counts(window, image_bytes):
         part = window.strip(strips)
         for layout in part.layouts():
-            if strips == 1 or not layout.is_in_memory:
-                choices += with_flattened(formulate(part, layout, strips))
-    return min(choices, key=lambda choice: choice.cycles(tile))
+            choices += with_flattened(formulate(part, layout, strips))
+    possible = [choice for choice in choices if choice.strips == 1 or choice.in_blocks(tile)]
+    return min(possible, key=lambda choice: choice.cycles(tile))

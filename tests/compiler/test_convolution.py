@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flambeau.compiler import correlation_plan, weight_gradient_plan
+from flambeau.compiler import correlation_plan, correlation_steps, weight_gradient_plan
 from flambeau.compiler.convolution import ConvolutionProblem, plan_convolution
 from flambeau.compiler.convolution_backward import (
     plan_backward_bias,
@@ -85,13 +85,33 @@ def test_named_geometry(name: str, dtype: object) -> None:
     check_all(make_case(replace(NAMED[name], dtype=dtype)), host())
 
 
-@pytest.mark.parametrize("seed", range(100, 108))
-def test_batch_in_slices(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (correlation_plan, weight_gradient_plan):
+@pytest.mark.parametrize("seed", range(100, 110))
+@pytest.mark.parametrize("least_blocks", [1, 1000])
+def test_batch_in_slices_and_blocks(
+    seed: int, least_blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (correlation_steps, correlation_plan, weight_gradient_plan):
         monkeypatch.setattr(module, "SLICE_BYTES", 20_000)
     monkeypatch.setattr(weight_gradient_plan, "STRIP_BYTES", 2_000)
-    monkeypatch.setattr(correlation_plan, "PANEL_BLOCK_BYTES", 500)
-    check_all(make_case(replace(random_problem(seed), batch=9), seed), host())
+    monkeypatch.setattr(correlation_steps, "PANEL_BLOCK_BYTES", 500)
+    monkeypatch.setattr(correlation_steps, "ENOUGH_BLOCKS", 3)
+    monkeypatch.setattr(correlation_plan, "BLOCKS", 3)
+    monkeypatch.setattr(correlation_plan, "BLOCK_BYTES", 3_000)
+    monkeypatch.setattr(correlation_plan, "LEAST_BLOCKS", least_blocks)
+    problem = replace(random_problem(seed), batch=10)
+    if seed % 2:
+        problem = replace(problem, stride=(1, problem.stride[1]))
+    check_all(make_case(problem, seed), host())
+
+
+@pytest.mark.parametrize("result", ["output", "grad_input"])
+def test_strips_of_large_planes(result: str) -> None:
+    problem = replace(BASE, in_channels=40, out_channels=41, in_size=(60, 62), pad_low=(1, 1))
+    problem = replace(problem, pad_high=(1, 1))
+    case = make_case(problem)
+    plan = PLANNERS[result][0](problem, host())
+    assert plan.steps[-1].tasks > 2 * problem.batch
+    case.check(result, run(case, result, host()))
 
 
 def test_weight_gradient_formulations_agree() -> None:
