@@ -1,9 +1,10 @@
-"""Single calls over several operands, which composites are made of: one pass where plain tensor code
-would take five.
+"""Single calls over several operands, which composites are made of: one pass where plain tensor
+code would take five.
 
 They record no graph: a composite with a derivative of its own stands around them.  Bodies are
 written over kernel `Value`s.  Floating operands arrive in the type that the first of them is
-computed in, integers as they are, an absent operand as None.  Python numbers are passed at run time.
+computed in, integers as they are, an absent operand as None.  Python numbers are passed at run
+time.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def no_positions(layouts: Sequence[Layout], static: tuple[Any, ...]) -> tuple[La
 
 
 class _Fused:
-    """What both kinds share: ``name`` for the tape, the operands' reads, and the arguments of bodies."""
+    """What both kinds share: the operands' reads and the arguments of bodies."""
 
     def __init__(
         self,
@@ -239,7 +240,7 @@ def _without_first(body: Body) -> Body:
 
 
 def row_positions(layout: Layout, shape: Sequence[int], fixed: int) -> Layout:
-    """A running index: offsets into ``layout`` at each index of ``shape``, but for dimension ``fixed``."""
+    """Offsets into ``layout`` at each index of ``shape``, but for dimension ``fixed``."""
     strides = [0 if d == fixed else s for d, s in enumerate(layout.strides)]
     return Layout.of(shape, types.int64, layout.device, strides)
 

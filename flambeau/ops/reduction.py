@@ -117,7 +117,8 @@ def _without_nan(x):
 
 
 @reduction(
-    "nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor",
+    "nansum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) "
+    "-> Tensor",
     combine="sum",
     promote=accumulate_in,
     variants="function method out",
@@ -194,8 +195,8 @@ def mean(self, dim, keepdim, dtype):
     if (dtype or self.dtype).category not in ("floating", "complex"):
         subject = "Input" if dtype is None else "Optional"
         raise RuntimeError(
-            f"mean(): could not infer output dtype. {subject} dtype must be either a floating point "
-            f"or complex dtype. Got: {(dtype or self.dtype).title}"
+            f"mean(): could not infer output dtype. {subject} dtype must be either a floating "
+            f"point or complex dtype. Got: {(dtype or self.dtype).title}"
         )
     if dtype is not None:
         self = to_dtype(self, dtype)
@@ -222,7 +223,8 @@ def mean_samples(make):
 
 
 @composite(
-    "nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor",
+    "nanmean(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) "
+    "-> Tensor",
     variants="function method out",
 )
 def nanmean(self, dim, keepdim, dtype):
