@@ -7,6 +7,7 @@ import warnings
 from flambeau.core.layout import broadcast_shapes
 from flambeau.nn.functional.reduction import legacy_reduction, reduction_number
 from flambeau.ops import loss as operators
+from flambeau.ops.classification_loss import cross_entropy_loss, nll_loss_nd
 from flambeau.tensor import Tensor
 
 
@@ -27,9 +28,7 @@ def cross_entropy(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     number = reduction_number(reduction)
-    return operators.cross_entropy_loss(
-        input, target, weight, number, ignore_index, label_smoothing
-    )
+    return cross_entropy_loss(input, target, weight, number, ignore_index, label_smoothing)
 
 
 def nll_loss(
@@ -43,7 +42,7 @@ def nll_loss(
 ) -> Tensor:
     """Negative log likelihood: ``-input[n, target[n]]`` of log probabilities ``(N, C, *)``."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return operators.nll_loss_nd(input, target, weight, reduction_number(reduction), ignore_index)
+    return nll_loss_nd(input, target, weight, reduction_number(reduction), ignore_index)
 
 
 def binary_cross_entropy(
