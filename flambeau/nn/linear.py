@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 from flambeau.nn import init
+from flambeau.nn.functional.layers import bilinear
 from flambeau.nn.module import Module
 from flambeau.nn.parameter import Parameter
 from flambeau.ops.creation import empty
-from flambeau.ops.matmul import bilinear, linear
+from flambeau.ops.matmul import linear
 from flambeau.tensor import Tensor
 
 

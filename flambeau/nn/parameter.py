@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 from flambeau.ops.creation import empty
@@ -24,7 +23,7 @@ class Parameter(Tensor, metaclass=ParameterMeta):
     """A leaf tensor that registers itself when assigned as an attribute of a Module.
 
     ``Parameter(data)`` shares memory with ``data``, leaves its graph, and requires a gradient
-    unless ``requires_grad=False``; grad mode has no say in it.
+    unless ``requires_grad=False``; grad mode has no say in it. Pickling is serialization's.
     """
 
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Parameter:
@@ -51,30 +50,6 @@ class Parameter(Tensor, metaclass=ParameterMeta):
 
     def __repr__(self, *, tensor_contents: str | None = None) -> str:
         return "Parameter containing:\n" + super().__repr__()
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        hooks: OrderedDict[int, Any] = OrderedDict()
-        state = getattr(self, "__dict__", None)
-        if state:
-            rebuilt = (self.data, self.requires_grad, hooks, dict(state))
-            return _rebuild_parameter_with_state, rebuilt
-        return _rebuild_parameter, (self.data, self.requires_grad, hooks)
-
-
-def _rebuild_parameter(
-    data: Tensor, requires_grad: bool, backward_hooks: OrderedDict[int, Any]
-) -> Parameter:
-    """Unpickles a parameter (hooks are never stored)."""
-    return Parameter(data, requires_grad)
-
-
-def _rebuild_parameter_with_state(
-    data: Tensor, requires_grad: bool, backward_hooks: OrderedDict[int, Any], state: dict[str, Any]
-) -> Parameter:
-    """Unpickles a parameter that had attributes of its own."""
-    parameter = Parameter(data, requires_grad)
-    parameter.__dict__.update(state)
-    return parameter
 
 
 class BufferMeta(type(Tensor)):

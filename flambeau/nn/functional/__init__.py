@@ -42,6 +42,7 @@ from flambeau.nn.functional.dropout import (
 )
 from flambeau.nn.functional.layers import (
     batch_norm,
+    bilinear,
     embedding,
     group_norm,
     layer_norm,
@@ -75,5 +76,5 @@ from flambeau.ops.activation import gelu, hardshrink, prelu, softplus, softshrin
 from flambeau.ops.activation import log_sigmoid as logsigmoid
 from flambeau.ops.convolution import conv1d, conv2d
 from flambeau.ops.joining import one_hot
-from flambeau.ops.matmul import bilinear, linear
+from flambeau.ops.matmul import linear
 from flambeau.ops.pooling import adaptive_avg_pool1d, avg_pool1d, avg_pool2d

@@ -11,6 +11,43 @@ from flambeau.ops.pointwise import div, where
 from flambeau.tensor import Tensor
 
 
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x1 @ weight[k] @ x2 + bias[k]`` for each ``k``: ``(*, I), (*, J) -> (*, K)``.
+
+    ``weight`` is ``(K, I, J)``.
+    """
+    _check_bilinear(input1, input2, weight, bias)
+    outputs, width1, width2 = weight.shape
+    left = input1.reshape(-1, width1)
+    right = input2.reshape(-1, 1, width2)
+    mixed = left.matmul(weight.permute(1, 0, 2).reshape(width1, outputs * width2))
+    result = (mixed.reshape(-1, outputs, width2) * right).sum(-1)
+    result = result.reshape(*input1.shape[:-1], outputs)
+    return result if bias is None else result + bias
+
+
+def _check_bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    message = None
+    if input1.dim() != input2.dim():
+        message = f"input dimensions do not match: got {input1.dim()} and {input2.dim()}"
+    for dim, (first, second) in enumerate(zip(input1.shape[:-1], input2.shape[:-1])):
+        if message is None and first != second:
+            message = f"input batch dimensions do not match at dim {dim}: got {first} and {second}"
+    for number, given in enumerate((input1, input2), 1):
+        if message is None and given.size(-1) != weight.size(number):
+            message = (
+                f"input{number} size does not match weight size: got {given.size(-1)} "
+                f"but expected {weight.size(number)}"
+            )
+    if message is None and bias is not None and bias.size(0) != weight.size(0):
+        message = (
+            f"bias size does not match weight size: got {bias.size(0)} "
+            f"but expected {weight.size(0)}"
+        )
+    if message is not None:
+        raise RuntimeError(f"bilinear(): {message}")
+
+
 def embedding(
     input: Tensor,
     weight: Tensor,
