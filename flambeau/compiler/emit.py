@@ -207,6 +207,8 @@ def emit_instruction(
         return b.convert("bitcast", arguments[0], REGISTER[i.dtype])
     if i.operation == "rare":
         return _emit_rare(b, i, arguments, sources, width)
+    if i.operation == "repeat":
+        return _emit_repeat(b, i, arguments, sources, width)
     comparison = _COMPARISONS.get(i.operation)
     if comparison is not None:
         ordered, signed, unsigned = comparison
@@ -233,6 +235,20 @@ def _emit_rare(
         return [b.select(condition, found, carried[0])]
 
     return b.loop(0, times, 1, [usual], body)[1][0]
+
+
+def _emit_repeat(
+    b: Builder, i: Instruction, arguments: list[Var], sources: list[dtype], width: int
+) -> Var:
+    """A loop of as many steps as the lane with the most of them needs."""
+    times, start, *operands = arguments
+    if width > 1:
+        times = b.intrinsic(f"llvm.vector.reduce.umax.v{width}i64", "i64", times)
+
+    def body(_: Var, carried: list[Var]) -> list[Var]:
+        return [_emit_body(b, str(i.attribute), [*carried, *operands], sources[1:], width)]
+
+    return b.loop(0, times, 1, [start], body)[1][0]
 
 
 def _emit_body(

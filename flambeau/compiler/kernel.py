@@ -348,5 +348,23 @@ def rare(body: Callable[..., Value]) -> Callable[..., Value]:
     return function
 
 
+def repeated(body: Callable[..., Value]) -> Callable[..., Value]:
+    """Declares a step: ``body(times, start, *arguments)`` applies it until every lane had its share.
+
+    ``times`` is an int64.  A step is a function of the value so far and the arguments, and must
+    leave alone what is finished: lanes of one vector all take as many as the slowest.
+    """
+    name = body.__name__.strip("_")
+    assert name not in RARE, f"{name} is declared twice"
+    RARE[name] = body
+
+    def function(times: Value, start: Value, *arguments: Value) -> Value:
+        return start.tracer.add("repeat", (times, start, *arguments), start.dtype, name)
+
+    function.__name__ = body.__name__
+    function.__doc__ = body.__doc__
+    return function
+
+
 INFINITY = math.inf
 NAN = math.nan

@@ -19,14 +19,43 @@ from flambeau.compiler.math_exponential import (
 )
 from flambeau.compiler.math_power import integer_power, pow, power_by_squaring
 from flambeau.compiler.math_remainder import floor_divide, fmod, remainder
+from flambeau.compiler.math_special import digamma, erf, erfc, erfinv, lgamma, zeta
+from flambeau.compiler.math_trigonometric import (
+    acos,
+    acosh,
+    asin,
+    asinh,
+    atan,
+    atan2,
+    atanh,
+    cos,
+    cosh,
+    sin,
+    sinh,
+    tan,
+)
 
 __all__ = [
+    "acos",
+    "acosh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "cos",
+    "cosh",
+    "digamma",
+    "erf",
+    "erfc",
+    "erfinv",
     "exp",
     "exp2",
     "expm1",
     "floor_divide",
     "fmod",
     "integer_power",
+    "lgamma",
     "log",
     "log1p",
     "log2",
@@ -35,5 +64,9 @@ __all__ = [
     "power_by_squaring",
     "remainder",
     "sigmoid",
+    "sin",
+    "sinh",
+    "tan",
     "tanh",
+    "zeta",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from flambeau.compiler import kernel as k
 from flambeau.compiler.kernel import Value, where
+from flambeau.compiler.math_exponential import format_of, scale
+from flambeau.core import dtype as types
 
 
 def _is_float(x: Value) -> bool:
@@ -22,9 +24,42 @@ def fmod(x: Value, y: Value) -> Value:
     if not _is_float(x):
         return _integer_remainder(x, y)
     magnitude, divisor = k.absolute(x), k.absolute(y)
-    left = _last_step(magnitude, divisor)
+    usual = (divisor > 0.0) & (divisor < k.INFINITY) & (magnitude < k.INFINITY)
+    steps = where(usual, _steps(magnitude, divisor), 0)
+    left = _last_step(_shorten(steps, magnitude, divisor), divisor)
     left = where((divisor == k.INFINITY) & (magnitude < k.INFINITY), magnitude, left)
     return k.copysign(left, x)
+
+
+def _exponent(x: Value) -> Value:
+    """The exponent of a positive number, as int64."""
+    form = format_of(x)
+    tiny = x < form.smallest_normal
+    bits = where(tiny, x * 2.0**form.mantissa, x).bitcast(form.integer).cast(types.int64)
+    exponent = bits >> form.mantissa
+    return where(tiny, exponent - form.mantissa, exponent)
+
+
+def _excess(x: Value, y: Value) -> Value:
+    """By how many bits the quotient exceeds what one step divides exactly."""
+    return _exponent(x) - _exponent(y) - (format_of(x).mantissa - 2)
+
+
+def _steps(x: Value, y: Value) -> Value:
+    """How many times `_shorten` is needed before the last step."""
+    excess = _excess(x, y)
+    bits = format_of(x).mantissa - 4
+    return where(excess > 0, excess / bits + 1, 0)
+
+
+@k.repeated
+def _shorten(x: Value, y: Value) -> Value:
+    """``x`` less a multiple of ``y``, shorter by about the bits of a mantissa."""
+    form = format_of(x)
+    excess = _excess(x, y)
+    excess = where((excess > 0) & (x > 0.0), excess, 0)
+    excess = where(excess > 2 * form.bias - 8, 2 * form.bias - 8, excess)
+    return _last_step(x, scale(y, excess.cast(form.integer)))
 
 
 def _last_step(x: Value, y: Value) -> Value:
