@@ -18,6 +18,10 @@ _MAX_CALLS = 96
 _MAX_OPERANDS = 28
 
 
+# Loops, outermost first: the dimensions that each of them walks.
+Axes = tuple[tuple[int, ...], ...]
+
+
 @dataclass(frozen=True)
 class Access:
     """One use of a slot by a group; ``elementwise`` if iteration ``i`` touches element ``i`` only."""
@@ -30,7 +34,10 @@ class Access:
 
 @dataclass
 class Group:
-    """Calls that share their loops.  ``primary`` and ``dims`` are set for a reduction."""
+    """Calls that share their loops.
+
+    ``primary``, ``dims`` and ``axes`` (the loops' dimensions) are set for a reduction.
+    """
 
     shape: tuple[int, ...]
     calls: list[int] = field(default_factory=list)
@@ -39,6 +46,7 @@ class Group:
     library: bool = False
     primary: Layout | None = None
     dims: tuple[int, ...] = ()
+    axes: Axes = ()
 
     def views(self) -> list[View]:
         """Distinct operands that walk with the loops."""
@@ -112,28 +120,18 @@ def _compatible(call: Call, group: Group, shape: tuple[int, ...]) -> bool:
         return False
     if isinstance(call.work, Reduction):
         primary, dims = call.reads[0].layout, call.work.dims
+        axes = call_axes(call)
         if group.primary is not None:
-            if group.primary is not primary or group.dims != dims:
-                return False
-            return _all_mergeable(_elementwise_views(call), primary, dims)
-        walked = [*_elementwise_views(call), *group.views()]
-        return _all_mergeable(walked, primary, dims)
+            return group.primary is primary and group.dims == dims and group.axes == axes
+        return _all_mergeable(group.views(), shape, axes)
     if group.primary is not None:
-        return _all_mergeable(mine, group.primary, group.dims)
+        return _all_mergeable(mine, shape, group.axes)
     return True
 
 
-def _elementwise_views(call: Call) -> list[View]:
-    """The operands that a call touches once per iteration (a reduction's results are not)."""
-    views = [v for v in call.reads if not v.indexed]
-    return views if isinstance(call.work, Reduction) else [*views, *call.writes]
-
-
-def _all_mergeable(views: Sequence[View], primary: Layout, dims: tuple[int, ...]) -> bool:
-    axes = reduction_axes(primary, dims)
+def _all_mergeable(views: Sequence[View], shape: Sequence[int], axes: Axes) -> bool:
     return all(
-        merged_strides(broadcast_strides(v.layout, primary.shape), primary.shape, axes) is not None
-        for v in views
+        merged_strides(broadcast_strides(v.layout, shape), shape, axes) is not None for v in views
     )
 
 
@@ -147,6 +145,7 @@ def _join(
     group.calls.append(k)
     if isinstance(call.work, Reduction):
         group.primary, group.dims = call.reads[0].layout, call.work.dims
+        group.axes = call_axes(call)
     for view, writes in _uses(call):
         elementwise = not (library or view.indexed) and view.layout.shape == group.shape
         if writes and isinstance(call.work, Reduction):
@@ -157,8 +156,6 @@ def _join(
 
 
 # -- loops -------------------------------------------------------------------------------------
-
-Axes = tuple[tuple[int, ...], ...]
 
 
 def merged_strides(
@@ -190,11 +187,21 @@ def pointwise_axes(shape: Sequence[int], leading: Sequence[int], others: Sequenc
     return tuple(axes)
 
 
-def reduction_axes(primary: Layout, dims: tuple[int, ...]) -> Axes:
+def call_axes(call: Call) -> Axes:
+    """The loops of a reduction, which its operands determine."""
+    assert isinstance(call.work, Reduction)
+    primary = call.reads[0].layout
+    others = [broadcast_strides(v.layout, primary.shape) for v in call.reads[1:] if not v.indexed]
+    return reduction_axes(primary, call.work.dims, others)
+
+
+def reduction_axes(
+    primary: Layout, dims: tuple[int, ...], others: Sequence[Sequence[int]] = ()
+) -> Axes:
     """Loops of a reduction: kept ones first, but for a last kept one where that is the fastest.
 
-    Depends on the reduced operand's layout alone, so the order of additions never depends on what
-    was fused into the loops.
+    Depends on the reduced operands' layouts alone (``others`` are strides), so the order of
+    additions never depends on what was fused into the loops.
     """
     shape, strides = primary.shape, primary.strides
     order = [d for d, n in enumerate(shape) if n != 1]
@@ -202,7 +209,9 @@ def reduction_axes(primary: Layout, dims: tuple[int, ...]) -> Axes:
     axes: list[tuple[int, ...]] = []
     for d in order:
         same_kind = bool(axes) and (axes[-1][-1] in dims) == (d in dims)
-        if same_kind and strides[axes[-1][-1]] == strides[d] * shape[d]:
+        if same_kind and all(
+            s[axes[-1][-1]] == s[d] * shape[d] for s in (strides, *others)
+        ):
             axes[-1] += (d,)
         else:
             axes.append((d,))

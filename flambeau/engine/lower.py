@@ -25,7 +25,7 @@ from flambeau.core import dtype as types
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import broadcast_strides
 from flambeau.engine.call import IOTA_SLOT, Call, Library, Pointwise, Reduction, View
-from flambeau.engine.fuse import Group, merged_strides, pointwise_axes, reduction_axes
+from flambeau.engine.fuse import Group, merged_strides, pointwise_axes
 
 # Elements that are worth a thread's while: below this the hand-over costs more than it saves.
 _GRAIN = 16384
@@ -303,7 +303,7 @@ class _Trace:
         primary, dims = self.group.primary, self.group.dims
         assert primary is not None
         self.pending = {}
-        self.axes = reduction_axes(primary, dims)
+        self.axes = self.group.axes
         flags = tuple(a[0] in dims for a in self.axes)
         extents = self._extents()
         if not any(flags):

@@ -412,11 +412,10 @@ def nll_loss_samples(make):
     def classes():
         return make(values=[1, 0, 4], dtype="int64")
 
-    yield make(3, 5), classes()
-    yield make(3, 5), classes(), make(5, low=0.1, high=1)
-    yield make(3, 5), classes(), None, {"ignore_index": 0}
-    yield make(3, 5, 2), make(values=[[1, 0], [4, 4], [0, 2]], dtype="int64")
-    yield make(4), make(values=2, dtype="int64")
-    yield make(4, 3, transposed=True), make(values=[1, 0, 2], dtype="int64")
-    yield make(3, 5), make(values=[1, 5, 2], dtype="int64")
-    yield make(3, 5, dtype="bfloat16"), classes()
+    for reduction in (NONE, MEAN, SUM):
+        yield make(3, 5), classes(), {"reduction": reduction}
+        yield make(3, 5), classes(), {"ignore_index": 0, "reduction": reduction}
+    yield make(4), make(values=2, dtype="int64"), {"reduction": MEAN}
+    yield make(4, 3, transposed=True), make(values=[1, 0, 2], dtype="int64"), {"reduction": SUM}
+    yield make(3, 5), make(values=[1, 5, 2], dtype="int64"), {"reduction": MEAN}
+    yield make(3, 5, dtype="bfloat16"), classes(), {"reduction": MEAN}

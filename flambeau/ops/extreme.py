@@ -40,12 +40,14 @@ def extreme_samples(make):
     yield make(4, 0), 0
 
 
-def _shared_gradient(grad, self, result, dim, keepdim):
-    """Equal extremes share the gradient; where they are NaN, the NaN do."""
+def _shared_gradient(grad, self, result, dim, keepdim, also_nan=False):
+    """Equal extremes share the gradient; where they are NaN, the NaN do if ``also_nan``."""
     layout = self._layout
     result = restore_reduced(result, layout, dim, keepdim)
     grad = restore_reduced(grad, layout, dim, keepdim)
-    chosen = (self == result) | ((self != self) & (result != result))
+    chosen = self == result
+    if also_nan:
+        chosen = chosen | ((self != self) & (result != result))
     count = sum_(chosen, reduced_dims(dim, layout.ndim), True)
     return grad / count * to_dtype(chosen, grad.dtype)
 
@@ -126,12 +128,12 @@ def _min_all(self):
 
 @_max_all.derivative
 def _max_all_backward(grad, self, result):
-    return {"self": _shared_gradient(grad, self, result, None, False)}
+    return {"self": _shared_gradient(grad, self, result, None, False, True)}
 
 
 @_min_all.derivative
 def _min_all_backward(grad, self, result):
-    return {"self": _shared_gradient(grad, self, result, None, False)}
+    return {"self": _shared_gradient(grad, self, result, None, False, True)}
 
 
 @reduction(

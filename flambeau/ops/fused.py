@@ -18,11 +18,9 @@ from flambeau.core.dtype import dtype
 from flambeau.core.layout import (
     Layout,
     broadcast_shapes,
-    broadcast_strides,
     elementwise_strides,
 )
 from flambeau.engine.call import IOTA_SLOT, Call, Pointwise, Reduction, View
-from flambeau.engine.fuse import merged_strides, reduction_axes
 from flambeau.ops import call as path
 from flambeau.ops.declare import operation_dtype, reduced_shape
 from flambeau.tensor import Tensor
@@ -202,41 +200,8 @@ class FusedReduction(_Fused):
             outcome = self.finish(*reduced, *converted) if self.finish else tuple(reduced)
             return [o.cast(d) for o, d in zip(_as_tuple(outcome), results, strict=True)]
 
-        extra = _loop_order(reads, dims)
-        if extra is not None:
-            reads = (View(IOTA_SLOT, extra), *reads)
-        work = Reduction(_without_first(traced) if extra else traced, self.combine, dims, finished)
+        work = Reduction(traced, self.combine, dims, finished)
         return Call(self.name, key, reads, writes, outputs, kinds, work)
-
-
-def _loop_order(reads: Sequence[View], dims: tuple[int, ...]) -> Layout | None:
-    """A layout to read first where the operands cannot all be walked in the first one's loops.
-
-    A reduction's loops follow its first operand's strides; this one has the same order of
-    dimensions, and strides that keep every dimension a loop of its own.
-    """
-    first = reads[0].layout
-    axes = reduction_axes(first, dims)
-    for view in reads:
-        if view.indexed:
-            continue
-        strides = broadcast_strides(view.layout, first.shape)
-        if merged_strides(strides, first.shape, axes) is None:
-            return _unmergeable(first)
-    return None
-
-
-def _unmergeable(layout: Layout) -> Layout:
-    strides = [0] * layout.ndim
-    step = 1
-    for d in sorted(range(layout.ndim), key=lambda d: (layout.strides[d], -d)):
-        strides[d] = step
-        step = step * max(layout.shape[d], 1) + 1
-    return Layout.of(layout.shape, types.int64, layout.device, strides)
-
-
-def _without_first(body: Body) -> Body:
-    return lambda inputs, numbers: body(inputs[1:], numbers)
 
 
 def row_positions(layout: Layout, shape: Sequence[int], fixed: int) -> Layout:

@@ -19,6 +19,7 @@ from flambeau.graph import grad_mode
 from flambeau.ops.classification_loss import (
     MEAN,
     NONE,
+    SUM,
     cross_entropy_loss,
     nll_loss,
     nll_loss_nd,
@@ -44,8 +45,8 @@ def reduce_loss(losses: Tensor, reduction: int) -> Tensor:
 class PairLoss:
     """A loss in one pass and its gradient in another.
 
-    ``body(x, target, *extra, *numbers)`` is the loss of an element, ``gradient(grad, x, target, …)``
-    its derivative by ``x`` times ``grad``.
+    ``body(x, target, *extra, *numbers)`` is the loss of an element,
+    ``gradient(grad, x, target, …)`` its derivative by ``x`` times ``grad``.
     """
 
     def __init__(self, name: str, body: Callable[..., Any], gradient: Callable[..., Any]) -> None:
@@ -270,7 +271,7 @@ def _binary_cross_entropy_backward(grad, self, target, weight, reduction, needs)
     elif "self" in needs:
         found["self"] = _BINARY.gradient(grad, (self, target, weight), reduction)
     if "target" in needs:
-        difference = (1 - self).log().clamp(min=-100) - self.log().clamp(min=-100)
+        difference = (1 - self).log() - self.log()
         found["target"] = _weighted(scaled * difference, weight)
     return found
 
@@ -437,12 +438,13 @@ def poisson_nll_loss(input, target, log_input, full, eps, reduction):
 
 def pair_samples(make):
     """The sample table of losses of a prediction and a target."""
-    yield make(3, 5), make(3, 5)
-    yield make(4, 3, transposed=True), make(3, 4)
-    yield make(), make()
-    yield make(3, 300), make(3, 300)
-    yield make(6, dtype="bfloat16"), make(6, dtype="bfloat16")
-    yield make(7, dtype="float64"), make(7, dtype="float64")
+    yield make(3, 5), make(3, 5), {"reduction": MEAN}
+    yield make(3, 5), make(3, 5), {"reduction": NONE}
+    yield make(4, 3, transposed=True), make(3, 4), {"reduction": SUM}
+    yield make(), make(), {"reduction": MEAN}
+    yield make(3, 300), make(3, 300), {"reduction": MEAN}
+    yield make(6, dtype="bfloat16"), make(6, dtype="bfloat16"), {"reduction": MEAN}
+    yield make(7, dtype="float64"), make(7, dtype="float64"), {"reduction": MEAN}
 
 
 for _operator in (mse_loss, l1_loss, smooth_l1_loss, huber_loss, soft_margin_loss):
@@ -451,24 +453,24 @@ for _operator in (mse_loss, l1_loss, smooth_l1_loss, huber_loss, soft_margin_los
 
 @binary_cross_entropy.samples
 def binary_cross_entropy_samples(make):
-    yield make(3, 5, low=0.01, high=0.99), make(3, 5, low=0, high=1)
-    yield make(values=[0.0, 1.0, 0.5, 0.0]), make(values=[0.0, 0.0, 1.0, 1.0])
-    yield make(3, 5, low=0.01, high=0.99), make(3, 5, low=0, high=1), make(3, 5, low=0, high=1)
-    yield make(values=[2.0]), make(values=[1.0])
+    for reduction in (NONE, MEAN, SUM):
+        yield make(3, 5, low=0.01, high=0.99), make(3, 5, low=0, high=1), {"reduction": reduction}
+    values = [0.0, 1.0, 0.5, 0.0], [0.0, 0.5, 1.0, 1.0]
+    yield make(values=values[0]), make(values=values[1]), {"reduction": MEAN}
+    yield make(values=[2.0]), make(values=[1.0]), {"reduction": MEAN}
 
 
 @binary_cross_entropy_with_logits.samples
 def binary_cross_entropy_with_logits_samples(make):
-    yield make(3, 5, low=-20, high=20), make(3, 5, low=0, high=1)
-    yield make(3, 5), make(3, 5, low=0, high=1), make(5, low=0, high=1)
-    yield make(3, 5), make(3, 5, low=0, high=1), None, make(5, low=0, high=1)
+    for reduction in (NONE, MEAN, SUM):
+        yield make(3, 5, low=-20, high=20), make(3, 5, low=0, high=1), {"reduction": reduction}
 
 
 @kl_div.samples
 def kl_div_samples(make):
-    yield make(3, 5), make(3, 5, low=0, high=1)
-    yield make(3), make(values=[0.0, 0.5, 1.0])
-    yield make(3, 5), make(3, 5), {"log_target": True}
+    yield make(3, 5), make(3, 5, low=0, high=1), {"reduction": MEAN}
+    yield make(3), make(values=[0.0, 0.5, 1.0]), {"reduction": NONE}
+    yield make(3, 5), make(3, 5), {"reduction": SUM, "log_target": True}
 
 
 __all__ = ["cross_entropy_loss", "nll_loss", "nll_loss_nd"]
