@@ -125,3 +125,6 @@ cfloat = complex64
 cdouble = complex128
 
 from flambeau import autograd, cuda, random  # noqa: E402
+from flambeau import nn, optim, serialization, utils  # noqa: E402
+from flambeau.compat.torch_alias import install_as_torch  # noqa: E402
+from flambeau.serialization import load, save  # noqa: E402

@@ -33,7 +33,7 @@ def build(made: table.Made) -> torch.Tensor:
 
 def function(name: str) -> Any:
     """PyTorch's callable of that name, wherever it lives."""
-    for home in (torch, torch.nn.functional, torch.Tensor, torch._C._nn, torch.ops.aten):
+    for home in (torch, torch._C._nn, torch.Tensor, torch.ops.aten, torch.nn.functional):
         found = getattr(home, name, None)
         if found is not None:
             return found
@@ -85,6 +85,18 @@ def record(call: Any, values: list[Any], keywords: dict[str, Any]) -> dict[str, 
     floating = [t for t in tensors if t.is_floating_point()]
     if not floating or not any(t.is_floating_point() for t in outputs):
         return entry
+    try:
+        grads = gradients(call, arguments, keywords, floating)
+    except (RuntimeError, NotImplementedError):
+        return entry  # PyTorch has no derivative for this sample
+    if grads is not None:
+        entry["grads"] = grads
+    return entry
+
+
+def gradients(
+    call: Any, arguments: list[Any], keywords: dict[str, Any], floating: list[torch.Tensor]
+) -> list[Any] | None:
     for t in floating:
         t.requires_grad_()
     outputs = table.leaves(call(*arguments, **keywords), torch.Tensor)
@@ -93,10 +105,10 @@ def record(call: Any, values: list[Any], keywords: dict[str, Any]) -> dict[str, 
         for k, t in enumerate(outputs)
         if t.requires_grad
     )
-    if isinstance(total, torch.Tensor):
-        grads = torch.autograd.grad(total, floating, allow_unused=True)
-        entry["grads"] = [None if g is None else encode(g) for g in grads]
-    return entry
+    if not isinstance(total, torch.Tensor):
+        return None
+    found = torch.autograd.grad(total, floating, allow_unused=True)
+    return [None if g is None else encode(g) for g in found]
 
 
 def main(names: list[str]) -> None:

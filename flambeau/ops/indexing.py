@@ -587,7 +587,7 @@ def scatter_samples(make):
 @scatter_add.samples
 def scatter_add_samples(make):
     yield make(4, 5), 0, make(3, 5, dtype="int64", low=0, high=4), make(3, 5)
-    yield make(4, 5), 1, make(4, 2, dtype="int64", low=0, high=5), make(4, 3)
+    yield make(4, 5), 1, make(4, 2, dtype="int64", low=0, high=5), make(4, 2)
 
 
 @index_add.samples

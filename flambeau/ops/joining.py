@@ -32,7 +32,7 @@ from flambeau.tensor import Tensor, wrap_dim
 def cat(tensors, dim):
     """Returns the tensors joined along an existing dimension."""
     if not tensors:
-        raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
+        raise ValueError("torch.cat(): expected a non-empty list of Tensors")
     for position, tensor in enumerate(tensors):
         if tensor.ndim == 0:
             raise RuntimeError(
@@ -80,7 +80,9 @@ def cat_backward(grad, layouts, dim):
     at = 0
     for layout in layouts:
         n = layout.shape[dim] if layout.shape != (0,) else 0
-        pieces.append(slice_(grad, dim, at, at + n, 1) if layout.shape != (0,) else None)
+        pieces.append(
+            slice_(grad, dim, at, at + n, 1) if layout.shape != (0,) else filled(layout, 0)
+        )
         at += n
     return {"tensors": pieces}
 
@@ -268,6 +270,7 @@ def flip(self, dims):
 _FLIP = FusedPointwise(
     "flip",
     lambda source, walk, start: source(walk + start),
+    row_major=True,
     indexed=(0,),
     positions=lambda layouts, static: (static[0],),
 )

@@ -318,6 +318,19 @@ def addmm(self, mat1, mat2, beta, alpha):
     return _scaled(product, alpha) if beta == 0 else _scaled(self, beta) + _scaled(product, alpha)
 
 
+@addmm.derivative
+def addmm_backward(grad, mat1, mat2, beta, alpha):
+    scaled_grad = _scaled(grad, alpha)
+    return {
+        "self": _scaled(grad, beta),
+        "mat1": mm(scaled_grad, transpose(mat2, 0, 1)),
+        "mat2": mm(transpose(mat1, 0, 1), scaled_grad),
+    }
+
+
+addmm.saved_for(mat1="mat2", mat2="mat1")
+
+
 @addmm.samples
 def addmm_samples(make):
     yield make(3, 5), make(3, 4), make(4, 5)

@@ -13,14 +13,14 @@ from flambeau.compiler import kernel as k
 from flambeau.compiler.kernel import Value
 from flambeau.compiler.scatter import plan_nonzero, plan_scatter
 from flambeau.core import dtype as types
-from flambeau.core.layout import Layout
+from flambeau.core.layout import Layout, reach
 from flambeau.engine.call import Call, Library, Lowered, View
 from flambeau.interchange import shared_array
 from flambeau.ops import call as path
-from flambeau.ops.creation import empty_tensor
+from flambeau.ops.creation import arange, empty_tensor, filled
 from flambeau.ops.declare import composite, kernel_operator
 from flambeau.ops.fused import FusedPointwise
-from flambeau.ops.view import contiguous, reshape
+from flambeau.ops.view import as_strided, contiguous, reshape
 from flambeau.tensor import Tensor
 
 
@@ -58,7 +58,7 @@ def _take_body(source: Any, *rest: Value) -> Value:
 
 
 _TAKE = FusedPointwise(
-    "index", _take_body, indexed=(0,), positions=lambda layouts, static: (static[0],)
+    "index", _take_body, row_major=True, indexed=(0,), positions=lambda layouts, static: (static[0],)
 )
 
 
@@ -69,6 +69,7 @@ def _offsets_body(*rest: Value) -> Value:
 _OFFSETS = FusedPointwise(
     "offsets",
     _offsets_body,
+    row_major=True,
     results=lambda layouts, static: (types.int64,),
     positions=lambda layouts, static: (static[0],),
 )
@@ -199,3 +200,18 @@ def nonzero_tuple(tensor: Tensor) -> tuple[Tensor, ...]:
     if tensor.ndim == 0:
         return (coordinate(positions, (1,), 0),)
     return tuple(coordinate(positions, tensor.shape, d) for d in range(tensor.ndim))
+
+
+# -- as_strided's derivative, here because views that overlap themselves need a scatter ------------
+
+
+@as_strided.derivative
+def as_strided_backward(grad, self_layout, size, stride, storage_offset):
+    layout = self_layout
+    start = layout.offset if storage_offset is None else storage_offset
+    viewed = layout.view(size, stride, start)
+    extent = max(reach(layout.shape, layout.strides, layout.offset), reach(size, stride, start))
+    whole = filled(Layout.of((extent,), grad.dtype), 0)
+    places = contiguous(as_strided(arange(extent), tuple(viewed.shape), tuple(viewed.strides), start))
+    scatter_rows(whole, contiguous(grad), places, "sum")
+    return {"self": as_strided(whole, tuple(layout.shape), tuple(layout.strides), layout.offset)}

@@ -173,6 +173,14 @@ def test_windows_agree_bit_for_bit(op: Operator) -> None:
         before, config.window = config.window, size
         thread.tape.flush()
         thread.tape.remaining = size
+        try:
+            return compute()
+        finally:
+            thread.tape.flush()
+            config.window = before
+            thread.tape.remaining = before
+
+    def compute() -> list[bytes]:
         found = []
         for _, values, keywords, expected in cases(op):
             if "error" in expected:
@@ -183,9 +191,6 @@ def test_windows_agree_bit_for_bit(op: Operator) -> None:
             outputs = table.leaves(op(*arguments, **named), torch.Tensor)
             doubled = [t * 2 if t.is_floating_point() else t for t in outputs]
             found += [values_of(t).tobytes() for t in (*scaled, *doubled)]
-        thread.tape.flush()
-        config.window = before
-        thread.tape.remaining = before
         return found
 
     assert run(1) == run(1024)
