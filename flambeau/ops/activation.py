@@ -7,7 +7,6 @@ import math as python_math
 from flambeau.compiler import kernel as k
 from flambeau.compiler import math
 from flambeau.core import dtype as types
-from flambeau.ops.combination import c_name
 from flambeau.ops.creation import empty_like
 from flambeau.ops.declare import PointwiseOperator, composite, pointwise
 from flambeau.ops.exponential import exp, sigmoid
@@ -137,8 +136,7 @@ def prelu(self, weight):
     """Returns ``self`` above zero, ``weight * self`` below; one weight, or one per channel (dim 1)."""
     if self.dtype is not weight.dtype:
         raise RuntimeError(
-            "prelu: Type promoting not supported. Got "
-            f"{c_name(self.dtype)} and {c_name(weight.dtype)}"
+            f"prelu: Type promoting not supported. Got {self.dtype.title} and {weight.dtype.title}"
         )
     if weight.numel() != 1:
         if not self.ndim:
@@ -264,9 +262,6 @@ def celu(self, alpha):
     return k.where(self > 0, self, math.expm1(self / alpha) * alpha)
 
 
-celu.node_name = "EluBackward0"
-
-
 @celu.derivative
 def celu_backward(grad, self, alpha):
     return {"self": where(self <= 0, grad * exp(self if alpha == 1 else self / alpha), grad)}
@@ -379,8 +374,15 @@ def softplus_backward(grad, self, beta, threshold):
 softplus.samples(_samples((2.0,), (0.5, 1.0)))
 
 
+class _Contiguous(PointwiseOperator):
+    contiguous_result = True
+
+
 @pointwise(
-    "log_sigmoid(Tensor self) -> Tensor", check=floating("log_sigmoid_cpu"), variants="function"
+    "log_sigmoid(Tensor self) -> Tensor",
+    _Contiguous,
+    check=floating("log_sigmoid_cpu"),
+    variants="function",
 )
 def log_sigmoid(self):
     """Returns ``log(sigmoid(self))`` without its loss of digits."""
@@ -404,9 +406,13 @@ def hardsigmoid(self):
     return k.minimum(k.maximum(self + 3.0, 0.0), 6.0) / 6.0
 
 
+# PyTorch multiplies by the float32 in every type.
+_SIXTH = 0.1666666716337204
+
+
 @hardsigmoid.derivative
 def hardsigmoid_backward(grad, self):
-    return {"self": where((self > -3) & (self < 3), grad * (1 / 6), 0)}
+    return {"self": where((self > -3) & (self < 3), grad * _SIXTH, 0)}
 
 
 hardsigmoid.samples(_samples())
@@ -449,9 +455,11 @@ class _Softshrink(PointwiseOperator):
     """The limit must not be negative."""
 
     def record(self, values, out=None, inplace=False):
-        if values[1] < 0:
+        kind = values[0].dtype
+        if kind.is_floating_point and not 0 <= values[1] <= types.finfo(kind).max:
             raise RuntimeError(
-                f"lambda must be greater or equal to 0, but found to be {values[1]:g}."
+                f"lambda must be in range [0, {types.finfo(kind).max:g}] for input dtype {kind.title}, "
+                f"but found {values[1]:g}"
             )
         return super().record(values, out, inplace)
 
@@ -459,7 +467,7 @@ class _Softshrink(PointwiseOperator):
 @pointwise(
     "softshrink(Tensor self, Scalar lambd=0.5) -> Tensor",
     _Softshrink,
-    check=floating("softshrink_cpu"),
+    check=floating("softshrink_check"),
     variants="function",
 )
 def softshrink(self, lambd):

@@ -132,6 +132,8 @@ class PointwiseOperator(Operator):
 
     # Whether methods and Python's operators may record a call without asking `record`.
     short_path = True
+    # Whether the result is contiguous whatever the operands' strides are.
+    contiguous_result = False
 
     def __init__(
         self,
@@ -225,7 +227,7 @@ class PointwiseOperator(Operator):
                 self._check_destination(view.layout, shape, result)
             outputs: tuple[Layout, ...] = ()
         else:
-            strides = elementwise_strides(shape, present)
+            strides = None if self.contiguous_result else elementwise_strides(shape, present)
             layout = Layout.of(shape, result, present[0].device, strides)
             outputs = (layout,) * self.results
             writes = tuple(View(first_slot + k, layout) for k in range(self.results))

@@ -270,7 +270,7 @@ def flip(self, dims):
 _FLIP = FusedPointwise(
     "flip",
     lambda source, walk, start: source(walk + start),
-    row_major=True,
+    contiguous=True,
     indexed=(0,),
     positions=lambda layouts, static: (static[0],),
 )

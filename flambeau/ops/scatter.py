@@ -58,7 +58,7 @@ def _take_body(source: Any, *rest: Value) -> Value:
 
 
 _TAKE = FusedPointwise(
-    "index", _take_body, row_major=True, indexed=(0,), positions=lambda layouts, static: (static[0],)
+    "index", _take_body, contiguous=True, indexed=(0,), positions=lambda layouts, static: (static[0],)
 )
 
 
@@ -69,7 +69,7 @@ def _offsets_body(*rest: Value) -> Value:
 _OFFSETS = FusedPointwise(
     "offsets",
     _offsets_body,
-    row_major=True,
+    contiguous=True,
     results=lambda layouts, static: (types.int64,),
     positions=lambda layouts, static: (static[0],),
 )

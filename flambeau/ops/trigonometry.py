@@ -230,6 +230,9 @@ def deg2rad(self):
     return self * (python_math.pi / 180)
 
 
+deg2rad.node_name = "Deg2RadBackward0"
+
+
 @deg2rad.derivative
 def deg2rad_backward(grad):
     return {"self": grad * (python_math.pi / 180)}
@@ -242,6 +245,9 @@ deg2rad.samples(unary_samples(-180, 180))
 def rad2deg(self):
     """Returns radians as degrees."""
     return self * (180 / python_math.pi)
+
+
+rad2deg.node_name = "Rad2DegBackward0"
 
 
 @rad2deg.derivative
