@@ -1,0 +1,167 @@
+"""The error function, the gamma function and their relatives."""
+
+from __future__ import annotations
+
+import math as python_math
+
+from flambeau.compiler import kernel as k
+from flambeau.compiler import math
+from flambeau.ops.declare import composite, pointwise
+from flambeau.ops.exponential import exp
+from flambeau.ops.pointwise import ALL_FORMS, unary_samples, where
+from flambeau.ops.trigonometry import cos, sin
+
+_SLOPE_AT_ZERO = 2 / python_math.sqrt(python_math.pi)
+
+
+def _float_function(name: str, aliases: str = ""):
+    return pointwise(
+        f"{name}(Tensor self) -> Tensor", promote="float", variants=ALL_FORMS, aliases=aliases
+    )
+
+
+@_float_function("erf")
+def erf(self):
+    """Returns the error function."""
+    return math.erf(self)
+
+
+@erf.derivative
+def erf_backward(grad, self):
+    return {"self": grad * exp(-(self * self)) * _SLOPE_AT_ZERO}
+
+
+erf.samples(unary_samples(-3, 3))
+
+
+@_float_function("erfc")
+def erfc(self):
+    """Returns ``1 - erf(self)`` without cancellation."""
+    return math.erfc(self)
+
+
+@erfc.derivative
+def erfc_backward(grad, self):
+    return {"self": grad * exp(-(self * self)) * -_SLOPE_AT_ZERO}
+
+
+erfc.samples(unary_samples(-3, 3))
+
+
+@_float_function("erfinv")
+def erfinv(self):
+    """Returns the inverse of the error function."""
+    return math.erfinv(self)
+
+
+@erfinv.derivative
+def erfinv_backward(grad, result):
+    return {"self": grad * exp(result * result) * (1 / _SLOPE_AT_ZERO)}
+
+
+erfinv.samples(unary_samples(-0.9, 0.9))
+
+
+@_float_function("lgamma")
+def lgamma(self):
+    """Returns the logarithm of the absolute value of the gamma function."""
+    return math.lgamma(self)
+
+
+@lgamma.derivative
+def lgamma_backward(grad, self):
+    return {"self": grad * digamma(self)}
+
+
+lgamma.samples(unary_samples(0.2, 9))
+
+
+@_float_function("digamma")
+def digamma(self):
+    """Returns the derivative of `lgamma`."""
+    return math.digamma(self)
+
+
+@digamma.derivative
+def digamma_backward(grad, self):
+    return {"self": grad * polygamma(1, self)}
+
+
+digamma.samples(unary_samples(0.2, 9))
+
+
+@pointwise("_polygamma(Tensor self, int n) -> Tensor", promote="float", variants="")
+def _polygamma(self, n):
+    if n == 0:
+        return math.digamma(self)
+    factor = (1.0 if n % 2 else -1.0) * python_math.factorial(n)
+    positive = math.zeta(n + 1, k.where(self > 0, self, 1.0)) * factor
+    if n > 2:
+        return k.where(self > 0, positive, k.where(self == 0, self.like(k.INFINITY), k.NAN))
+    # Reflection: of the derivatives of pi / tan(pi x).
+    sine = math.sin(self * python_math.pi)
+    mirror = math.zeta(n + 1, k.where(self > 0, 1.0, 1.0 - self)) * factor
+    if n == 1:
+        mirrored = python_math.pi**2 / (sine * sine) - mirror
+    else:
+        cosine = math.cos(self * python_math.pi)
+        mirrored = mirror - 2 * python_math.pi**3 * cosine / (sine * sine * sine)
+    return k.where(self > 0, positive, mirrored)
+
+
+_polygamma.node_name = "PolygammaBackward0"
+
+
+@_polygamma.derivative
+def _polygamma_backward(grad, self, n):
+    return {"self": grad * _polygamma(self, n + 1)}
+
+
+@composite("polygamma(int n, Tensor self) -> Tensor", variants="function")
+def polygamma(n, self):
+    """Returns the ``n``-th derivative of `digamma`; for ``n >= 2`` of positive numbers only."""
+    if n < 0:
+        raise RuntimeError("polygamma(n, x) does not support negative n.")
+    return _polygamma(self, n)
+
+
+@polygamma.samples
+def polygamma_samples(make):
+    for n in (0, 1, 2, 3):
+        yield n, make(7, low=0.3, high=9)
+    yield 1, make(7, low=-2.9, high=-2.1, dtype="float64")
+    yield 2, make(7, low=0.3, high=9, dtype="float64")
+
+
+@composite("mvlgamma(Tensor self, int p) -> Tensor", variants="function method")
+def mvlgamma(self, p):
+    """Returns the logarithm of the multivariate gamma function of dimension ``p``."""
+    if p < 1:
+        raise RuntimeError("p has to be greater than or equal to 1")
+    total = lgamma(self) + 0.25 * p * (p - 1) * python_math.log(python_math.pi)
+    for j in range(1, p):
+        total = total + lgamma(self - j * 0.5)
+    return total
+
+
+@mvlgamma.samples
+def mvlgamma_samples(make):
+    yield make(5, low=2, high=6), 1
+    yield make(5, low=2, high=6), 3
+
+
+@pointwise("sinc(Tensor self) -> Tensor", promote="float", variants=ALL_FORMS)
+def sinc(self):
+    """Returns ``sin(pi self) / (pi self)``; 1 at zero."""
+    angle = self * python_math.pi
+    return k.where(self == 0.0, 1.0, math.sin(angle) / angle)
+
+
+@sinc.derivative
+def sinc_backward(grad, self):
+    angle = self * python_math.pi
+    slope = (angle * cos(angle) - sin(angle)) / (self * angle)
+    return {"self": grad * where(self == 0, 0.0, slope)}
+
+
+sinc.samples(unary_samples())
