@@ -37,7 +37,7 @@ _KINDS = {numbers.inf: _LARGEST, -numbers.inf: _SMALLEST, 0.0: _COUNT, 1.0: _SUM
     variants="",
 )
 def vector_norm(self, ord, dim, keepdim, dtype):
-    """Returns ``sum(abs(self) ** ord) ** (1 / ord)`` over ``dim``; its limits for 0 and infinity."""
+    """Returns ``sum(abs(self) ** ord) ** (1 / ord)`` over ``dim``."""
     if not self.dtype.is_floating_point:
         raise RuntimeError(
             "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
@@ -76,7 +76,7 @@ def vector_norm_backward(grad, self, result, ord, dim, keepdim):
     grad = restore_reduced(grad, layout, dim, keepdim)
     norm = restore_reduced(result, layout, dim, keepdim)
     if ord == 0:
-        return {"self": self * 0 * grad}
+        return {}
     if ord == 1:
         return {"self": self.sgn() * grad}
     if ord == 2:
