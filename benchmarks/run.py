@@ -217,8 +217,7 @@ def main() -> int:
     pythons = {"flambeau": sys.executable}
     if not options.alone:
         pythons["torch"] = options.torch_python or sys.executable
-    if os.getloadavg()[0] > BUSY:
-        print("warning: this machine is busy; the times will not be worth much", file=sys.stderr)
+    load = os.getloadavg()[0]
     wanted = re.compile(options.only).search
     rows = []
     if wanted("import"):
@@ -237,6 +236,8 @@ def main() -> int:
             process.close()
     machine = f"{options.threads} threads, {platform.machine()}, Python {platform.python_version()}"
     title = f"flambeau beside PyTorch {versions.get('torch', '')} ({machine})"
+    if load > BUSY:
+        title += f" ON A BUSY MACHINE (load {load:.1f} before the start): not a measurement"
     print(f"{title}\n\n{table(rows)}")
     if options.out:
         record = {"title": title, "versions": versions, "rows": [asdict(row) for row in rows]}
