@@ -19,7 +19,9 @@ TABLES = [
 ]
 
 
-@pytest.mark.parametrize("describe, name", TABLES, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    "describe, name", TABLES, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_as_pytorch(describe, name):
     expected = describe(reference, name)
     found = describe(flambeau, name)

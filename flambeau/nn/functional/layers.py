@@ -61,13 +61,12 @@ def embedding(
 
     ``padding_idx`` gets no gradient. ``max_norm`` first scales the rows used down to that norm.
     """
-    rows = weight.size(0)
     if padding_idx is None:
         padding_idx = -1
-    elif not -rows <= padding_idx < rows:
+    elif not -weight.size(0) <= padding_idx < weight.size(0):
         raise AssertionError("Padding_idx must be within num_embeddings")
     elif padding_idx < 0:
-        padding_idx += rows
+        padding_idx += weight.size(0)
     if max_norm is not None:
         input = input.contiguous()
         with no_grad():
