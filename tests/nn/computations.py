@@ -1,7 +1,7 @@
 """Forward results and gradients of modules and functions, on fixed inputs.
 
-Each case is an expression; its tensors named in ``LEAVES`` and the module's parameters get gradients
-of ``(result * fixed numbers).sum()``.
+Each case is an expression; its tensors named in ``LEAVES`` and the module's parameters get
+gradients of ``(result * fixed numbers).sum()``.
 """
 
 import numpy as np
