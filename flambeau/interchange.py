@@ -17,8 +17,8 @@ from flambeau.core import dtype as types
 from flambeau.core.device import CPU, device
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout
+from flambeau.core.scalar import default_dtype
 from flambeau.engine.storage import Storage
-from flambeau.ops.declare import default_dtype
 from flambeau.tensor import Tensor
 
 _FORMATS = {

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flambeau.core import dtype as types
+from flambeau.core.config import config
 from flambeau.core.dtype import dtype, promote_types
 
 Number = bool | int | float | complex
 _RANK = {"bool": 0, "integer": 1, "floating": 2, "complex": 3}
+
+
+def default_dtype() -> dtype:
+    """What Python floats become: ``torch.get_default_dtype()``."""
+    return types.BY_NAME[config.default_dtype]
 
 
 def scalar_dtype(kind: type, default: dtype) -> dtype:

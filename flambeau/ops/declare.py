@@ -15,10 +15,9 @@ from flambeau.graph import grad_mode, no_grad
 from flambeau.compiler.kernel import Value
 from flambeau.compiler.target import Target
 from flambeau.core import dtype as types
-from flambeau.core.config import config
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, broadcast_shapes, elementwise_strides, may_overlap_itself
-from flambeau.core.scalar import result_type, scalar_dtype
+from flambeau.core.scalar import default_dtype, result_type, scalar_dtype
 from flambeau.engine.call import Call, Library, Lowered, Pointwise, Reduction, View
 from flambeau.engine.tape import thread
 from flambeau.ops import call as path
@@ -27,12 +26,6 @@ from flambeau.ops.schema import Schema, parse
 from flambeau.tensor import Tensor, wrap_dim
 
 Body = Callable[..., Any]
-
-
-def default_dtype() -> dtype:
-    """What Python floats become: ``torch.get_default_dtype()``."""
-    found: dtype = types.BY_NAME[config.default_dtype]
-    return found
 
 
 def operation_dtype(compute: dtype) -> dtype:
@@ -418,7 +411,10 @@ class ReductionOperator(_FreshOperator):
     def compute(self, values: list[Any]) -> Any:
         arguments = dict(zip(self.names, values, strict=True))
         tensor: Tensor = arguments.pop("self")
-        dims = reduced_dims(arguments.pop("dim", None), tensor.ndim)
+        dim = arguments.pop("dim", None)
+        dims = reduced_dims(dim, tensor.ndim)
+        if not (self.empty_ok or tensor._layout.numel):
+            self._check_not_empty(tensor._layout, dim, dims)
         keepdim = arguments.pop("keepdim", False)
         static = (dims, keepdim, *arguments.values())
         results = path.record(self, (tensor,), static)
@@ -427,8 +423,6 @@ class ReductionOperator(_FreshOperator):
     def build(self, key: tuple[Any, ...], first_slot: int) -> Call:
         _, slots, (layout,), (dims, keepdim, *others), _ = key
         check_device(self.name, [layout])
-        if not self.empty_ok:
-            self._check_not_empty(layout, dims)
         extra = [n for n in self.names if n not in ("self", "dim", "keepdim")]
         arguments = dict(zip(extra, others, strict=True))
         compute, result = self.promote(layout.dtype, arguments.pop("dtype", None))
@@ -458,14 +452,13 @@ class ReductionOperator(_FreshOperator):
     def _indexed(self) -> bool:
         return any(c.startswith("arg") for c in self.combine)
 
-    def _check_not_empty(self, layout: Layout, dims: tuple[int, ...]) -> None:
-        if layout.numel:
-            return
-        if len(dims) == layout.ndim:
-            raise RuntimeError(
-                f"{self.name}(): Expected reduction dim to be specified for input.numel() == 0. "
-                "Specify the reduction dim with the 'dim' argument."
-            )
+    def _check_not_empty(self, layout: Layout, dim: Any, dims: tuple[int, ...]) -> None:
+        """PyTorch's errors for the extreme of nothing."""
+        if dim is None or dim == ():
+            text = f"{self.name}(): Expected reduction dim to be specified for input.numel() == 0."
+            if self.name.startswith("arg"):
+                raise IndexError(text)
+            raise RuntimeError(f"{text} Specify the reduction dim with the 'dim' argument.")
         for d in dims:
             if layout.shape[d] == 0:
                 raise IndexError(f"{self.name}(): Expected reduction dim {d} to have non-zero size.")

@@ -11,7 +11,7 @@ from flambeau.engine.call import Lowered
 from flambeau.ops.declare import composite, kernel_operator
 from flambeau.ops.reduction import sum as sum_
 from flambeau.ops.view import expand, reshape, squeeze, transpose, unsqueeze
-from flambeau.tensor import Tensor
+from flambeau.tensor import Tensor, types_name
 
 
 def same_dtype(name: str, a: Layout, b: Layout) -> None:
@@ -24,8 +24,6 @@ def same_dtype(name: str, a: Layout, b: Layout) -> None:
 
 
 def _c_name(layout: Layout) -> str:
-    from flambeau.tensor import types_name
-
     return types_name(layout.dtype)
 
 

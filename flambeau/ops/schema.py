@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from flambeau.core import dtype as types
 from flambeau.core.device import device
 from flambeau.core.dtype import dtype
 from flambeau.tensor import Tensor
@@ -207,8 +208,6 @@ def _all_tensors(value: Any) -> bool:
 
 
 def _python_type(value: Any) -> Any:
-    from flambeau.core import dtype as types
-
     if value in (bool, int, float, complex):
         return {bool: types.bool_, int: types.int64, float: types.float64, complex: types.complex128}[value]
     return REQUIRED
