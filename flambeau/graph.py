@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -40,6 +41,10 @@ class SavedResult:
         self.layout = layout
         self.output_nr = output_nr
         self.version = storage.version
+
+
+# Later nodes have greater numbers; backward runs those first.
+next_sequence = itertools.count(1).__next__
 
 
 class Node:
@@ -132,16 +137,6 @@ class AccumulateGrad:
 def as_node(target: Any) -> Any:
     """What a user sees of an edge's target."""
     return target if target is None or isinstance(target, Node) else AccumulateGrad(target)
-
-
-_sequence = 0
-
-
-def next_sequence() -> int:
-    """Later nodes have greater numbers; backward runs those first."""
-    global _sequence
-    _sequence += 1
-    return _sequence
 
 
 class RemovableHandle:

@@ -144,31 +144,12 @@ class _Walk:
                     self.captures[function, t._output_nr] = t
         # Gradients that wait: per node and output, and per leaf.
         self.waiting: dict[Node, list[Tensor | None]] = {}
-        self.leaf_grads: dict[int, Tensor] = {}
-        self.leaves: dict[int, Tensor] = {}
+        self.leaf_grads: dict[Tensor, Tensor] = {}
         self.roots: list[tuple[Any, int, Tensor]] = []
         for output, seed in zip(outputs, seeds, strict=True):
             self.roots.append((output.grad_fn or output, output._output_nr, seed))
-        self.pending = self._count_edges([root for root, _, _ in self.roots])
-        self.ready: list[tuple[int, int, Node]] = []
-
-    def _count_edges(self, roots: Sequence[Any]) -> dict[Any, int]:
-        """How many gradients each node and each leaf still waits for."""
-        pending: dict[Any, int] = {}
-        stack = [root for root in dict.fromkeys(roots) if isinstance(root, Node)]
-        seen = set(stack)
-        while stack:
-            for target in stack.pop().targets:
-                if target is None:
-                    continue
-                if isinstance(target, Node):
-                    pending[target] = pending.get(target, 0) + 1
-                    if target not in seen:
-                        seen.add(target)
-                        stack.append(target)
-                else:
-                    pending[id(target)] = pending.get(id(target), 0) + 1
-        return pending
+        self.pending = _count_edges([root for root, _, _ in self.roots])
+        self.ready: list[tuple[int, Node]] = []
 
     def run(self) -> None:
         previous = grad_mode.enabled
@@ -176,75 +157,72 @@ class _Walk:
         try:
             for root, number, seed in self.roots:
                 self._deliver(root, number, seed)
-                if isinstance(root, Node):
-                    if not self.pending.get(root):
-                        self._enqueue(root)
-                elif not self.pending.get(id(root)):
-                    self._finish_leaf(root)
-            while self.ready:
-                self._run_node(heapq.heappop(self.ready)[2])
+            for root in dict.fromkeys(root for root, _, _ in self.roots):
+                if not self.pending[root]:
+                    self._complete(root)
+            ready = self.ready
+            while ready:
+                self._run_node(heapq.heappop(ready)[1])
         finally:
             grad_mode.enabled = previous
 
-    def _enqueue(self, node: Node) -> None:
-        entry = (-node.sequence, id(node), node)
-        if entry not in self.ready:
-            heapq.heappush(self.ready, entry)
-
     def _deliver(self, target: Any, number: int, gradient: Tensor) -> None:
         """Adds a gradient to what the target has."""
-        if isinstance(target, Node):
+        if target.__class__ is Node:
             slots = self.waiting.get(target)
             if slots is None:
                 slots = self.waiting[target] = [None] * len(target.output_layouts)
             have = slots[number]
             slots[number] = gradient if have is None else add(have, gradient)
             return
-        key = id(target)
-        self.leaves[key] = target
-        have = self.leaf_grads.get(key)
-        self.leaf_grads[key] = gradient if have is None else add(have, gradient)
+        have = self.leaf_grads.get(target)
+        self.leaf_grads[target] = gradient if have is None else add(have, gradient)
+
+    def _complete(self, target: Any) -> None:
+        """The target has all its gradients."""
+        if target.__class__ is Node:
+            heapq.heappush(self.ready, (-target.sequence, target))
+        else:
+            self._finish_leaf(target)
 
     def _run_node(self, node: Node) -> None:
-        grads = self.waiting.pop(node, [None] * len(node.output_layouts))
-        grads = self._call_tensor_hooks(node, grads)
-        self._capture(node, grads)
+        grads = self.waiting.pop(node, None)
+        results: Sequence[Any]
+        if grads is None:
+            grads = [None] * len(node.output_layouts)
+        if node.metadata:
+            grads = self._call_tensor_hooks(node, grads)
+        if self.captures:
+            self._capture(node, grads)
         if node.pre_hooks:
-            for hook in tuple(node.pre_hooks.values()):
-                replaced = hook(tuple(grads))
-                if replaced is not None:
-                    grads = list(replaced) if isinstance(replaced, tuple) else [replaced]
-        if all(g is None for g in grads):
-            results: Sequence[Any] = [None] * len(node.targets)
+            grads = _call_pre_hooks(node, grads)
+        if grads.count(None) == len(grads):
+            results = [None] * len(node.targets)
         else:
             results = node.operator.backward(node, grads)
         if node.post_hooks:
             results = self._call_post_hooks(node, results, grads)
         if not self.keep_graph:
             node.saved = None
-        numbers = node.numbers
+        self._hand_on(node, results)
+
+    def _hand_on(self, node: Node, results: Sequence[Any]) -> None:
+        """Delivers a node's results to where they go."""
+        numbers, layouts, pending = node.numbers, node.layouts, self.pending
         for k, target in enumerate(node.targets):
             if target is None:
                 continue
             gradient = results[k]
-            number = 0 if numbers is None else numbers[k]
             if gradient is not None:
-                gradient = fit_gradient(gradient, node, k)
-                self._deliver(target, number, gradient)
-            self._arrived(target)
-
-    def _arrived(self, target: Any) -> None:
-        key = target if isinstance(target, Node) else id(target)
-        self.pending[key] -= 1
-        if self.pending[key]:
-            return
-        if isinstance(target, Node):
-            self._enqueue(target)
-        else:
-            self._finish_leaf(target)
+                if gradient._layout is not layouts[k]:
+                    gradient = fit_gradient(gradient, layouts[k])
+                self._deliver(target, 0 if numbers is None else numbers[k], gradient)
+            left = pending[target] = pending[target] - 1
+            if not left:
+                self._complete(target)
 
     def _call_tensor_hooks(self, node: Node, grads: list[Any]) -> list[Any]:
-        if not node.metadata or "tensors" not in node.metadata:
+        if "tensors" not in node.metadata:
             return grads
         for number, (hooks, reference) in node.metadata["tensors"].items():
             gradient = grads[number]
@@ -261,8 +239,6 @@ class _Walk:
 
     def _capture(self, node: Node, grads: Sequence[Any]) -> None:
         """``grad()`` with respect to tensors that are not leaves."""
-        if not self.captures:
-            return
         for number, gradient in enumerate(grads):
             tensor = self.captures.get((node, number))
             if tensor is None or gradient is None:
@@ -280,7 +256,7 @@ class _Walk:
         return results
 
     def _finish_leaf(self, leaf: Tensor) -> None:
-        gradient = self.leaf_grads.pop(id(leaf), None)
+        gradient = self.leaf_grads.pop(leaf, None)
         if gradient is None:
             return
         hooks = leaf._hooks
@@ -297,6 +273,32 @@ class _Walk:
         if hooks is not None:
             for after in tuple(hooks.accumulated.values()):
                 after(leaf)
+
+
+def _count_edges(roots: Sequence[Any]) -> dict[Any, int]:
+    """How many gradients each node and each leaf still waits for."""
+    pending: dict[Any, int] = dict.fromkeys(roots, 0)
+    stack = [root for root in pending if isinstance(root, Node)]
+    while stack:
+        for target in stack.pop().targets:
+            if target is None:
+                continue
+            known = pending.get(target)
+            if known is not None:
+                pending[target] = known + 1
+                continue
+            pending[target] = 1
+            if target.__class__ is Node:
+                stack.append(target)
+    return pending
+
+
+def _call_pre_hooks(node: Node, grads: Sequence[Any]) -> list[Any]:
+    for hook in tuple(node.pre_hooks.values()):
+        replaced = hook(tuple(grads))
+        if replaced is not None:
+            grads = replaced if isinstance(replaced, tuple) else (replaced,)
+    return list(grads)
 
 
 def accumulate(leaf: Tensor, gradient: Tensor, create_graph: bool) -> None:
@@ -340,15 +342,14 @@ def _hook_result(returned: Any, gradient: Tensor) -> Tensor:
     return returned
 
 
-def fit_gradient(gradient: Tensor, node: Node, k: int) -> Tensor:
+def fit_gradient(gradient: Tensor, layout: Layout | None) -> Tensor:
     """The gradient in its input's shape and type: broadcast dimensions are summed."""
-    layout = node.layouts[k]
     mine = gradient._layout
-    if layout is None or mine is layout or (mine.shape == layout.shape and mine.dtype is layout.dtype):
+    if layout is None:
         return gradient
     if mine.shape != layout.shape:
         gradient = sum_to_shape(gradient, layout.shape)
-    if gradient.dtype is not layout.dtype:
+    if mine.dtype is not layout.dtype:
         gradient = gradient.to(layout.dtype)  # type: ignore[attr-defined]
     return gradient
 
@@ -359,42 +360,33 @@ def run_derivative(node: Node, grads: Sequence[Tensor | None]) -> list[Tensor | 
     rule = op.derivative_rule
     if rule is None:
         raise RuntimeError(f"derivative for aten::{op.name} is not implemented")
-    saved = saved_tensors(node)
-    inputs = {rule.tensor_names[k]: saved[i] for i, k in enumerate(rule.saved_inputs)}
-    results = dict(zip(rule.saved_results, saved[len(rule.saved_inputs) :], strict=True))
+    saved = saved_tensors(node) if rule.saves else ()
     values: list[Any] = []
-    for name in rule.parameters:
-        if name in inputs:
-            values.append(inputs[name])
-        elif name == "grad":
-            values.append(_materialized(node, grads, 0))
-        elif name.startswith("grad") and name[4:].isdigit():
-            values.append(_materialized(node, grads, int(name[4:])))
-        elif name == "layouts":
-            values.append(node.layouts)
-        elif name.endswith("_layout"):
-            values.append(node.layouts[rule.tensor_names.index(name[:-7])])
-        elif name.startswith("result"):
-            values.append(results[int(name[6:] or 0)])
-        elif name == "needs":
-            values.append(
-                {n for n, t in zip(rule.tensor_names, node.targets, strict=False) if t is not None}
-            )
-        else:
+    for kind, which in rule.recipe:
+        if kind == "grad":
+            gradient = grads[which]
+            values.append(_zeros_like_output(node, which) if gradient is None else gradient)
+        elif kind == "saved":
+            values.append(saved[which])
+        elif kind == "argument":
             arguments = node.arguments
-            values.append(op.defaults[name] if arguments is None else arguments[name])
+            values.append(op.defaults[which] if arguments is None else arguments[which])
+        elif kind == "layout":
+            values.append(node.layouts[which])
+        elif kind == "layouts":
+            values.append(node.layouts)
+        else:
+            pairs = zip(rule.tensor_names, node.targets, strict=False)
+            values.append({name for name, target in pairs if target is not None})
     found = rule.rule(*values)
     if rule.list_name is not None:
         return list(found[rule.list_name])
     return [found.get(name) for name in rule.tensor_names]
 
 
-def _materialized(node: Node, grads: Sequence[Tensor | None], number: int) -> Tensor:
-    """An output without a gradient counts as one with zeros."""
-    gradient = grads[number]
-    if gradient is None:
-        return filled(node.output_layouts[number].contiguous(), 0)
-    return gradient
+def _zeros_like_output(node: Node, number: int) -> Tensor:
+    """What stands for the gradient of an output that has none."""
+    return filled(node.output_layouts[number].contiguous(), 0)
 
 
 def saved_tensors(node: Node) -> list[Any]:
@@ -406,12 +398,13 @@ def saved_tensors(node: Node) -> list[Any]:
     versions = node.versions
     for k, value in enumerate(saved):
         if isinstance(value, Tensor):
-            check_version(value._storage.version, versions[k], value._layout, node, value)
+            if value._storage.version != versions[k]:
+                check_version(value._storage.version, versions[k], value._layout, node, value)
             result.append(value)
         elif isinstance(value, SavedResult):
             check_version(value.storage.version, value.version, value.layout, node, None)
             tensor = Tensor._from_storage(value.storage, value.layout)
-            if value.layout.dtype.category in ("floating", "complex"):
+            if value.layout.dtype.is_differentiable:
                 tensor._grad_fn, tensor._output_nr = node, value.output_nr
                 tensor._requires_grad = True
             result.append(tensor)

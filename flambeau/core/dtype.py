@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-
 import numpy as np
 
 _CATEGORY_RANK = {"bool": 0, "integer": 1, "floating": 2, "complex": 3}
@@ -14,10 +12,13 @@ class dtype:  # noqa: N801 - PyTorch's name
 
     Attributes: ``name`` (``"float32"``), ``itemsize`` in bytes, ``category`` (``bool``, ``integer``,
     ``floating`` or ``complex``), ``llvm`` (how memory holds it) and ``numpy`` (bfloat16, which numpy
-    lacks, is seen there as ``uint16`` bits).
+    lacks, is seen there as ``uint16`` bits).  ``is_differentiable``: floating or complex.
     """
 
-    __slots__ = ("__weakref__", "category", "itemsize", "llvm", "name", "numpy", "is_signed", "title")
+    __slots__ = (
+        "__weakref__", "category", "is_complex", "is_differentiable", "is_floating_point", "is_signed",
+        "itemsize", "llvm", "name", "numpy", "title",
+    )  # fmt: skip
 
     def __init__(
         self, name: str, itemsize: int, category: str, llvm: str, title: str, numpy: str | None = None
@@ -29,14 +30,9 @@ class dtype:  # noqa: N801 - PyTorch's name
         self.title = title
         self.numpy = np.dtype(numpy or name)
         self.is_signed = category != "bool" and not name.startswith("uint")
-
-    @property
-    def is_floating_point(self) -> builtins.bool:
-        return self.category == "floating"
-
-    @property
-    def is_complex(self) -> builtins.bool:
-        return self.category == "complex"
+        self.is_floating_point = category == "floating"
+        self.is_complex = category == "complex"
+        self.is_differentiable = self.is_floating_point or self.is_complex
 
     def to_real(self) -> dtype:
         """The real type that a complex type is made of; other types give themselves."""

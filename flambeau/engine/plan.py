@@ -8,7 +8,7 @@ calls the native executor, which writes them into the argument blocks and walks 
 from __future__ import annotations
 
 import sys
-import threading
+import warnings
 from collections.abc import Sequence
 from struct import Struct
 
@@ -22,9 +22,6 @@ from flambeau.engine.lower import Address, Constant, NativeCall, Number, Scratch
 from flambeau.engine.memory import Interval, plan_memory
 from flambeau.engine.runtime import backend, target
 from flambeau.engine.storage import Storage
-
-# Plans share the thread pool and their own argument blocks: one runs at a time.
-run_lock = threading.RLock()
 
 
 class Plan:
@@ -54,14 +51,13 @@ class Plan:
 
     def run(self, slots: Sequence[Storage], numbers: Sequence[int | float]) -> None:
         """Fills every live storage; ``slots`` and ``numbers`` as the tape holds them."""
-        with run_lock:
-            addresses = [(slots[s].block or slots[s].allocate()).address for s in self.external]
-            if self.arena_bytes:
-                arena = backend.allocate(self.arena_bytes)
-                addresses.append(arena.address)
-            self._pack(self._table, 0, *addresses, *numbers)
-            if self.steps:
-                backend.execute(self._address)
+        addresses = [(slots[s].block or slots[s].allocate()).address for s in self.external]
+        if self.arena_bytes:
+            arena = backend.allocate(self.arena_bytes)
+            addresses.append(arena.address)
+        self._pack(self._table, 0, *addresses, *numbers)
+        if self.steps:
+            backend.execute(self._address)
 
     # -- building ------------------------------------------------------------------------------
 
@@ -131,6 +127,51 @@ class Plan:
             f"{len(self.steps)} steps, {len(self.external)} storages"
         )
         return "\n".join(lines)
+
+
+class CallByCall:
+    """What stands in for a plan that could not be built: every call on its own.
+
+    Raises RuntimeError naming the operator where even that fails.
+    """
+
+    def __init__(self, calls: Sequence[Call], error: Exception) -> None:
+        self.calls = tuple(calls)
+        self.error = error
+        self._plans: list[Plan] = []
+
+    def run(self, slots: Sequence[Storage], numbers: Sequence[int | float]) -> None:
+        """As `Plan.run`."""
+        if not self._plans:
+            self._plans = [self._alone(call, len(slots)) for call in self.calls]
+            if len(self.calls) > 1:
+                self._warn()
+        at = 0
+        for call, plan in zip(self.calls, self._plans, strict=True):
+            plan.run(slots, numbers[at : at + len(call.scalars)])
+            at += len(call.scalars)
+
+    def _alone(self, call: Call, slots: int) -> Plan:
+        try:
+            return Plan((call,), b"\1" * slots)
+        except Exception as error:
+            raise RuntimeError(
+                f"flambeau could not make a kernel for {call.name}. This is a bug in flambeau; "
+                f"please report it with this text:\n{call!r}\n{type(error).__name__}: {error}"
+            ) from error
+
+    def _warn(self) -> None:
+        names = ", ".join(dict.fromkeys(call.name for call in self.calls))
+        warnings.warn(
+            f"flambeau could not run {names} together, so these operators run one by one, which is "
+            "slower. This is a bug in flambeau; please report it with this text:\n"
+            f"{type(self.error).__name__}: {self.error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join(["one by one", *(f"{k:3}  {c!r}" for k, c in enumerate(self.calls))])
 
 
 class _Liveness:

@@ -18,8 +18,22 @@ from flambeau.engine.runtime import backend
 if TYPE_CHECKING:
     from flambeau.engine.tape import Tape
 
-# References to a borrowed owner that are our own: the block's, and getrefcount's argument.
-_OWN_REFERENCES = 2
+
+class LostBlock(Block):
+    """Stands for memory whose computation failed; asking for its address says why."""
+
+    __slots__ = ("_reason",)
+
+    def __init__(self, nbytes: int, reason: str) -> None:
+        self.nbytes = nbytes
+        self._reason = reason
+
+    def __del__(self) -> None:
+        pass
+
+    @property
+    def address(self) -> int:  # type: ignore[override]
+        raise RuntimeError(f"this tensor was never computed: {self._reason}")
 
 
 class Storage:
@@ -29,7 +43,7 @@ class Storage:
     counts in-place writes, ``exports`` counts the outside views that we handed out.
     """
 
-    __slots__ = ("__weakref__", "block", "device", "exports", "nbytes", "resizable", "slot", "tape", "version")
+    __slots__ = ("__weakref__", "block", "device", "exports", "nbytes", "slot", "tape", "version")
 
     def __init__(self, nbytes: int, device: device = CPU) -> None:
         self.nbytes = nbytes
@@ -39,14 +53,12 @@ class Storage:
         self.slot = -1
         self.version = 0
         self.exports = 0
-        self.resizable = True
 
     @staticmethod
     def from_owner(owner: Any, address: int, nbytes: int) -> Storage:
         """A storage over memory that ``owner`` keeps alive; exported while others hold the owner."""
         storage = Storage(nbytes)
         storage.block = ExternalBlock(address, nbytes, owner)
-        storage.resizable = False
         return storage
 
     def is_exported(self) -> bool:
@@ -54,12 +66,18 @@ class Storage:
         if self.exports:
             return True
         block = self.block
-        return isinstance(block, ExternalBlock) and sys.getrefcount(block.owner) > _OWN_REFERENCES
+        return isinstance(block, ExternalBlock) and sys.getrefcount(block.owner) > _UNSHARED
+
+    @property
+    def resizable(self) -> bool:
+        """Whether the memory is our own to give up."""
+        return not isinstance(self.block, ExternalBlock)
 
     def ready(self) -> int:
         """Completes pending work, makes the memory exist and returns its address."""
-        if self.tape is not None:
-            self.tape.flush()
+        tape = self.tape
+        if tape is not None:
+            tape.flush()
         block = self.block
         if block is None:
             block = self.allocate()
@@ -93,3 +111,8 @@ class Storage:
     def __repr__(self) -> str:
         state = f"pending in slot {self.slot}" if self.tape is not None else "ready"
         return f"<Storage {self.nbytes} bytes on {self.device}, {state}, version {self.version}>"
+
+
+# What `getrefcount` says of an owner that only its block refers to.
+_lone = ExternalBlock(0, 0, object())
+_UNSHARED = sys.getrefcount(_lone.owner)

@@ -151,11 +151,27 @@ class Derivative:
         self.arguments = tuple(
             name for name in self.parameters if name in names and name not in self.tensor_names
         )
+        self.saves = bool(self.saved_inputs or self.saved_results)
+        self.recipe = tuple(self._source(name, names) for name in self.parameters)
         self.list_name = next((p.name for p in operator.schema.parameters if p.kind == "Tensor[]"), None)
-        for name in self.parameters:
-            known = name in names or name in ("needs", "layouts") or name.rstrip("0123456789") in ("grad", "result")
-            known = known or name.removesuffix("_layout") in self.tensor_names
-            assert known, f"{operator.name}: unknown parameter {name} of its derivative"
+
+    def _source(self, name: str, names: Sequence[str]) -> tuple[str, Any]:
+        """Where the value of a parameter comes from: a kind, and an index or a name."""
+        if name in self.tensor_names:
+            return "saved", self.saved_inputs.index(self.tensor_names.index(name))
+        if name in names:
+            return "argument", name
+        if name in ("needs", "layouts"):
+            return name, None
+        stem, digits = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
+        if stem == "grad":
+            return "grad", int(digits or 0)
+        if stem == "result":
+            results = self.saved_results.index(int(digits or 0))
+            return "saved", len(self.saved_inputs) + results
+        stem = name.removesuffix("_layout")
+        assert stem in self.tensor_names, f"unknown parameter {name} of a derivative"
+        return "layout", self.tensor_names.index(stem)
 
     def set_conditions(self, inputs: dict[str, str]) -> None:
         names = self.tensor_names
