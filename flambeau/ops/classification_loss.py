@@ -242,8 +242,8 @@ def _check_nll(self: Tensor, target: Tensor, weight: Tensor | None) -> None:
         if target.ndim > 1:
             raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
         if self.ndim == 1 and target.ndim and target.shape[0] != 1:
-            raise RuntimeError(
-                f"size mismatch (got input: {list(self.shape)}, target: {list(target.shape)})"
+            raise ValueError(
+                f"For 1D input, 1D target must have size 1, but got target size: {target.shape[0]}"
             )
     elif self.ndim == 4:
         if target.ndim != 3:

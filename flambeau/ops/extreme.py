@@ -303,9 +303,6 @@ def aminmax(self, dim, keepdim):
         raise RuntimeError(
             "aminmax(): cannot compute aminmax over an empty dimension as the operation has no "
             "identity."
-            if dim is not None
-            else "aminmax(): Expected reduction dim to be specified for input.numel() == 0. "
-            "Specify the reduction dim with the 'dim' argument."
         )
     return return_types.aminmax(_aminmax.record([self, dim, keepdim]))
 

@@ -58,7 +58,7 @@ def _placed_shape(shape, dim: int, size: int) -> tuple[int, ...]:
 
 @composite("_place(Tensor self, Tensor index, int dim, int size) -> Tensor", variants="")
 def place(self, index, dim, size):
-    """Zeros, with ``self`` at the distinct positions ``index`` along ``dim``."""
+    """Zeros, with ``self`` added at the positions ``index`` along ``dim``."""
     if not self.ndim:
         return self
     if self.shape[dim] == 1:
@@ -77,7 +77,7 @@ def _place_many(values: Tensor, index: Tensor, dim: int, size: int) -> Tensor:
     strides = [0 if d == dim else s for d, s in enumerate(layout.strides)]
     walk = walk_layout(layout, values.shape, strides)
     offsets = offsets_of(walk, (index,), (size,), (layout.strides[dim],))
-    scatter_rows(result, values, offsets, "set")
+    scatter_rows(result, values, offsets, "sum")
     return result
 
 

@@ -175,7 +175,7 @@ def _mode(self, dim, keepdim):
     before = ordered.roll(1, dim)
     (start,) = _RUN_START((ordered, before), (), (dim,))
     starts = cummax(start, dim)[0]
-    position = pick(starts, argmax(_MINUS((starts,), (), (dim,))[0], dim, True), dim)
+    position = argmax(_MINUS((starts,), (), (dim,))[0], dim, True)
     values, indices = pick(ordered, position, dim), pick(places, position, dim)
     return _without(values, dim, keepdim), _without(indices, dim, keepdim)
 
@@ -324,6 +324,6 @@ def nanmedian_samples(make):
 
 @mode.samples
 def mode_samples(make):
-    yield make(3, 40, dtype="int64", low=0, high=5), 1
+    yield make(3, 14, dtype="int64", low=0, high=5), 1
     yield make(values=[3, 1, 1, 3, 2]), 0
-    yield make(40, 3, dtype="int32", low=0, high=5), 0, True
+    yield make(14, 3, dtype="int32", low=0, high=5), 0, True
