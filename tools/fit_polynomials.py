@@ -163,9 +163,11 @@ def _digamma_tail(z: Any) -> Any:
     return (mp.log(x) - 1 / (2 * x) - mp.digamma(x)) / z
 
 
-def _trigamma_tail(z: Any) -> Any:
-    x = 1 / mp.sqrt(z)
-    return (mp.psi(1, x) - 1 / x - z / 2) * x / z
+DIGAMMA_ROOT = mp.findroot(mp.digamma, mpf("1.4616321449683623"))
+
+
+def _digamma_root(t: Any) -> Any:
+    return mp.digamma(DIGAMMA_ROOT + t) / t
 
 
 TINY = mpf(10) ** -24
@@ -228,6 +230,10 @@ TABLES: dict[str, tuple[Function, Any, Any, int, bool, Function]] = {
     ),
     "STIRLING": (_stirling, TINY, mpf(1) / 64, 7, False, lambda z: mp.sqrt(z)),
     "DIGAMMA": (_digamma_tail, mpf(10) ** -8, mpf(1) / 64, 7, False, lambda z: z),
+    "DIGAMMA_ROOT": (
+        away_from_zero(_digamma_root, mp.psi(1, DIGAMMA_ROOT)), -mpf("0.462"), mpf("0.539"), 24,
+        False, lambda t: 1,
+    ),
 }  # fmt: skip
 
 

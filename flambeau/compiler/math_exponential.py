@@ -61,7 +61,10 @@ def clamp(x: Value, low: float, high: float) -> Value:
 
 
 def nearest_integer(x: Value, scale: float) -> tuple[Value, Value]:
-    """``x * scale`` rounded, as a float and as an integer of the same size; ``|result| < 2**21``."""
+    """``x * scale`` rounded, as a float and as an integer of the same size.
+
+    The result must be smaller than half the mantissa holds: 2**21 or 2**50.
+    """
     form = format_of(x)
     shifted = fma(x, scale, form.shifter)
     bits = shifted.bitcast(form.integer) - shifted.like(form.shifter).bitcast(form.integer)
@@ -100,12 +103,12 @@ def exp_scaled(x: Value, shift: int = 0) -> Value:
 
 
 def exp(x: Value) -> Value:
-    """``e**x``; 1.0 ULP in float32, 1.0 in float64."""
+    """``e**x``; 0.9 ULP in float32, 1.0 in float64."""
     return exp_scaled(x)
 
 
 def exp2(x: Value) -> Value:
-    """``2**x``; 1.0 ULP in float32, 1.0 in float64."""
+    """``2**x``; 0.8 ULP in float32, 0.8 in float64."""
     short = is_single(x)
     x = clamp(x, -151.0, 129.0) if short else clamp(x, -1076.0, 1025.0)
     n, integer = nearest_integer(x, 1.0)
@@ -115,7 +118,7 @@ def exp2(x: Value) -> Value:
 
 
 def expm1(x: Value) -> Value:
-    """``e**x - 1``, exact near zero."""
+    """``e**x - 1``, exact near zero; 1.1 ULP in float32, 1.7 in float64."""
     short = is_single(x)
     bounded = clamp(x, -40.0, 89.0) if short else clamp(x, -80.0, 710.0)
     n, r = _reduce_by_ln2(bounded)
@@ -125,16 +128,17 @@ def expm1(x: Value) -> Value:
     # 2**n itself would overflow before the result does.
     half_power = power_of_two(n - 1)
     result = fma(half_power, minus_one, half_power - 0.5) * 2.0
-    return where(x == 0.0, x, result)
+    # There the doubling would lose the last bit of numbers below the normal ones.
+    return where(k.absolute(x) < 1e-20, x, result)
 
 
 def sigmoid(x: Value) -> Value:
-    """``1 / (1 + exp(-x))``."""
+    """``1 / (1 + exp(-x))``; 2.1 ULP in float32, 2.0 in float64."""
     return 1.0 / (exp(-x) + 1.0)
 
 
 def tanh(x: Value) -> Value:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent; 2.1 ULP in float32, 2.1 in float64."""
     # Beyond 20 the result is 1 in either type.
     grown = expm1(clamp(k.absolute(x), 0.0, 20.0) * 2.0)
     return k.copysign(grown / (grown + 2.0), x)
@@ -144,7 +148,7 @@ def tanh(x: Value) -> Value:
 
 
 def split_exponent(x: Value) -> tuple[Value, Value]:
-    """``x = m * 2**e`` with ``m`` in ``[sqrt(1/2), sqrt(2))``, ``e`` a float; for finite ``x > 0``."""
+    """``x = m * 2**e`` for finite ``x > 0``: ``m`` in ``[sqrt(1/2), sqrt(2))``, ``e`` as float."""
     form = format_of(x)
     tiny = x < form.smallest_normal
     x = where(tiny, x * 2.0**form.mantissa, x)
@@ -176,7 +180,7 @@ def log_special(x: Value, result: Value) -> Value:
 
 
 def log(x: Value) -> Value:
-    """The natural logarithm."""
+    """The natural logarithm; 0.8 ULP in float32, 0.8 in float64."""
     mantissa, e = split_exponent(x)
     f, tail = _log_of_one_plus(mantissa - 1.0)
     high, low = _LN2_32 if is_single(x) else _LN2_64
@@ -184,7 +188,7 @@ def log(x: Value) -> Value:
 
 
 def log2(x: Value) -> Value:
-    """The logarithm to base 2; exact for powers of 2."""
+    """The logarithm to base 2; exact for powers of 2; 0.9 ULP in float32, 0.9 in float64."""
     mantissa, e = split_exponent(x)
     f, tail = _log_of_one_plus(mantissa - 1.0)
     if is_single(x):
@@ -195,7 +199,7 @@ def log2(x: Value) -> Value:
 
 
 def log10(x: Value) -> Value:
-    """The logarithm to base 10."""
+    """The logarithm to base 10; 0.9 ULP in float32, 0.9 in float64."""
     mantissa, e = split_exponent(x)
     f, tail = _log_of_one_plus(mantissa - 1.0)
     if is_single(x):
@@ -217,7 +221,7 @@ _LOG10_64 = (0.4342944819032518, 1.098319650216765e-17, 0.3010299956639812, -2.8
 
 
 def log1p(x: Value) -> Value:
-    """``log(1 + x)``, exact near zero."""
+    """``log(1 + x)``, exact near zero; 1.4 ULP in float32, 1.4 in float64."""
     total = x + 1.0
     lost = where(x > 1.0, 1.0 - (total - x), x - (total - 1.0))
     result = log(total) + where(total < k.INFINITY, lost / total, 0.0)

@@ -33,7 +33,7 @@ def two_sum(a: Value, b: Value) -> Pair:
 
 
 def reduce_angle(x: Value) -> tuple[Value, Value, Value]:
-    """``x = quadrant * pi / 2 + high + low`` for float64 ``abs(x) < LARGE``; ``abs(high) <= pi / 4``.
+    """``x = quadrant * pi / 2 + high + low`` for float64 ``abs(x) < LARGE``, high within pi / 4.
 
     The quadrant is an int64 of which the two lowest bits count.
     """

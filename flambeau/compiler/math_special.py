@@ -19,7 +19,7 @@ _TWO_OVER_ROOT_PI = 1.1283791670955126
 
 
 def erf(x: Value) -> Value:
-    """The error function."""
+    """The error function; 1.0 ULP in float32, 1.4 in float64."""
     return _erf_single(x) if is_single(x) else _erf_double(x)
 
 
@@ -57,7 +57,7 @@ def _erf_double(x: Value) -> Value:
 
 @in_double
 def erfc(x: Value) -> Value:
-    """``1 - erf(x)`` without cancellation."""
+    """``1 - erf(x)`` without cancellation; 0.5 ULP in float32, 3.0 in float64."""
     magnitude = k.absolute(x)
     tail = _erfc_positive(magnitude)
     far = where(x < 0.0, 2.0 - tail, tail)
@@ -66,7 +66,10 @@ def erfc(x: Value) -> Value:
 
 @in_double
 def erfinv(x: Value) -> Value:
-    """The inverse of the error function; infinite at -1 and 1, NaN beyond."""
+    """The inverse of the error function; infinite at -1 and 1, NaN beyond.
+
+    0.5 ULP in float32, 1.5 in float64.
+    """
     magnitude = k.absolute(x)
     below_one = 1.0 - magnitude
     w = -log(below_one * (magnitude + 1.0))
@@ -145,7 +148,8 @@ def _lgamma_reflected(x: Value) -> Value:
 def lgamma(x: Value) -> Value:
     """The logarithm of the absolute value of the gamma function; infinite at its poles.
 
-    Below zero the error is relative to the terms that are added, not to the result.
+    0.5 ULP in float32, 3.4 in float64; below zero the error is relative to the terms that are
+    added, not to the result.
     """
     usual = _lgamma_positive(where(x > 0.0, x, 1.0))
     usual = where(x == 0.0, k.INFINITY, where(x != x, x, usual))
@@ -165,7 +169,23 @@ def _digamma_positive(x: Value) -> Value:
     inverse = 1.0 / shifted
     z = inverse * inverse
     tail = fma(z, polynomial(z, tables.DIGAMMA), inverse * 0.5)
-    return (log(shifted) - tail) - numerator / denominator
+    usual = (log(shifted) - tail) - numerator / denominator
+    return where(x < 3.0, _digamma_small(x), usual)
+
+
+# Where digamma is zero: the nearest number and what it lacks.
+_DIGAMMA_ROOT = (1.4616321449683622, 9.549995429965697e-17)
+
+
+def _digamma_small(x: Value) -> Value:
+    """For ``0 < x < 3``: near the zero, moved there by ``digamma(x + 1) = digamma(x) + 1 / x``."""
+    low, high = x < 1.0, x >= 2.0
+    moved = where(high, x - 1.0, x)
+    zero = where(low, x.like(_DIGAMMA_ROOT[0] - 1.0), _DIGAMMA_ROOT[0])
+    distance = (moved - zero) - _DIGAMMA_ROOT[1]
+    near = distance * polynomial(distance, tables.DIGAMMA_ROOT)
+    step = 1.0 / moved
+    return where(low, near - step, where(high, near + step, near))
 
 
 @k.rare
@@ -180,7 +200,10 @@ def _digamma_reflected(x: Value) -> Value:
 
 @in_double
 def digamma(x: Value) -> Value:
-    """The derivative of ``lgamma``; at 0 infinite, at other poles NaN."""
+    """The derivative of ``lgamma``; at 0 infinite, at other poles NaN.
+
+    0.5 ULP in float32, 4.0 in float64, for positive numbers.
+    """
     usual = _digamma_positive(where(x > 0.0, x, 1.0))
     usual = where(x == k.INFINITY, x, usual)
     usual = where(x == 0.0, k.copysign(x.like(k.INFINITY), -x), where(x != x, x, usual))
@@ -188,7 +211,7 @@ def digamma(x: Value) -> Value:
 
 
 def zeta(s: int, x: Value) -> Value:
-    """The Hurwitz zeta function for a known whole ``s >= 2`` and ``x > 0``: the sum of ``(x + n)**-s``."""
+    """The Hurwitz zeta function, the sum of ``(x + n)**-s``, for known ``s >= 2`` and ``x > 0``."""
     return in_double(lambda value: _zeta(s, value))(x)
 
 

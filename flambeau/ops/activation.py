@@ -11,7 +11,8 @@ from flambeau.ops.creation import empty_like
 from flambeau.ops.declare import PointwiseOperator, composite, pointwise
 from flambeau.ops.exponential import exp, sigmoid
 from flambeau.ops.joining import cat
-from flambeau.ops.pointwise import unary_samples, where
+from flambeau.ops.pointwise import where
+from flambeau.ops.sample_tables import unary_samples
 from flambeau.ops.special import erf
 from flambeau.ops.trigonometry import tanh
 from flambeau.ops.view import narrow
@@ -133,7 +134,7 @@ def _prelu_backward(grad, self, weight):
 
 @composite("prelu(Tensor self, Tensor weight) -> Tensor", variants="function method")
 def prelu(self, weight):
-    """Returns ``self`` above zero, ``weight * self`` below; one weight, or one per channel (dim 1)."""
+    """Returns ``self`` above zero, ``weight * self`` below; one weight or one per channel."""
     if self.dtype is not weight.dtype:
         raise RuntimeError(
             f"prelu: Type promoting not supported. Got {self.dtype.title} and {weight.dtype.title}"
@@ -213,7 +214,7 @@ hardtanh.samples(_samples((-0.5, 0.7), (-2, 2)))
     variants=HIDDEN,
 )
 def elu(self, alpha, scale, input_scale):
-    """Returns ``scale * self`` above zero, ``scale * alpha * (exp(input_scale * self) - 1)`` below."""
+    """Returns ``scale * self`` above zero, ``scale * alpha * expm1(input_scale * self)`` below."""
     below = math.expm1(_times(self, input_scale)) if self.dtype.is_floating_point else self
     return k.where(self > 0, _times(self, scale), _times(_times(below, alpha), scale))
 
@@ -289,7 +290,7 @@ def _check_gelu(common, arguments):
     variants=HIDDEN,
 )
 def gelu(self, approximate):
-    """Returns ``self`` times the normal distribution's function of it, or its "tanh" approximation."""
+    """Returns ``self`` times the normal distribution at it, or the "tanh" approximation of that."""
     half = self * 0.5
     if approximate == "none":
         return half * (math.erf(self * _ROOT_HALF) + 1.0)
@@ -458,8 +459,8 @@ class _Softshrink(PointwiseOperator):
         kind = values[0].dtype
         if kind.is_floating_point and not 0 <= values[1] <= types.finfo(kind).max:
             raise RuntimeError(
-                f"lambda must be in range [0, {types.finfo(kind).max:g}] for input dtype {kind.title}, "
-                f"but found {values[1]:g}"
+                f"lambda must be in range [0, {types.finfo(kind).max:g}] for input dtype "
+                f"{kind.title}, but found {values[1]:g}"
             )
         return super().record(values, out, inplace)
 

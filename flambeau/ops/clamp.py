@@ -36,7 +36,7 @@ def clamp(self, min, max):
 
 
 def _overload_name(node, number, tensor):
-    return number if all(l is None for l in node.layouts[1:]) else tensor
+    return number if all(layout is None for layout in node.layouts[1:]) else tensor
 
 
 clamp.node_name = lambda node: _overload_name(node, "ClampBackward1", "ClampBackward0")

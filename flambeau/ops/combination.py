@@ -5,7 +5,8 @@ from __future__ import annotations
 from flambeau.compiler import kernel as k
 from flambeau.core import dtype as types
 from flambeau.ops.declare import PointwiseOperator, pointwise
-from flambeau.ops.pointwise import ALL_FORMS, binary_samples, where, zeros_like_grad
+from flambeau.ops.pointwise import ALL_FORMS, where, zeros_like_grad
+from flambeau.ops.sample_tables import binary_samples
 from flambeau.tensor import Tensor
 
 _C_NAMES = {
@@ -28,7 +29,8 @@ class _Lerp(PointwiseOperator):
         for name, layout in zip(("end", "weight"), layouts[1:], strict=True):
             if not isinstance(layout, type) and layout.dtype is not start:
                 raise RuntimeError(
-                    f"expected dtype {c_name(start)} for `{name}` but got dtype {c_name(layout.dtype)}"
+                    f"expected dtype {c_name(start)} for `{name}` "
+                    f"but got dtype {c_name(layout.dtype)}"
                 )
         if not start.is_floating_point:
             raise NotImplementedError(f"\"lerp_kernel_scalar\" not implemented for '{start.title}'")
@@ -106,12 +108,12 @@ def _check_addcdiv(common, arguments):
     first, second = arguments[1].dtype, arguments[2].dtype
     if not first.is_floating_point and not second.is_floating_point:
         raise RuntimeError(
-            "Integer division with addcdiv is no longer supported, and in a future  release addcdiv "
-            "will perform a true division of tensor1 and tensor2. The historic addcdiv behavior can "
-            "be implemented as (input + value * torch.trunc(tensor1 / tensor2)).to(input.dtype) for "
-            "integer inputs and as (input + value * tensor1 / tensor2) for float inputs. The future "
-            "addcdiv behavior is just the latter implementation: (input + value * tensor1 / "
-            "tensor2), for all dtypes."
+            "Integer division with addcdiv is no longer supported, and in a future  release "
+            "addcdiv will perform a true division of tensor1 and tensor2. The historic addcdiv "
+            "behavior can be implemented as (input + value * torch.trunc(tensor1 / tensor2))"
+            ".to(input.dtype) for integer inputs and as (input + value * tensor1 / tensor2) for "
+            "float inputs. The future addcdiv behavior is just the latter implementation: (input + "
+            "value * tensor1 / tensor2), for all dtypes."
         )
 
 

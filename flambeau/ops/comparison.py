@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flambeau.compiler import kernel as k
 from flambeau.ops.declare import composite, pointwise
-from flambeau.ops.pointwise import ALL_FORMS, binary_samples, unary_samples
+from flambeau.ops.pointwise import ALL_FORMS
+from flambeau.ops.sample_tables import binary_samples, unary_samples
 
 
 def _comparison(name: str, dunder: str, alias: str):
@@ -234,7 +235,7 @@ def bitwise_left_shift(self, other):
 
 @_bitwise("bitwise_right_shift", "rshift", "rshift")
 def bitwise_right_shift(self, other):
-    """Returns ``self >> other``, filling with the sign; only signs where the shift is out of range."""
+    """Returns ``self >> other``, filled up with the sign; a shift out of range leaves only that."""
     inside = _shift_in_range(self, other)
     return self >> k.where(inside, other, 8 * self.dtype.itemsize - 1)
 

@@ -7,7 +7,8 @@ import math as python_math
 from flambeau.compiler import kernel as k
 from flambeau.compiler import math
 from flambeau.ops.declare import pointwise
-from flambeau.ops.pointwise import ALL_FORMS, binary_samples, unary_samples, where
+from flambeau.ops.pointwise import ALL_FORMS, where
+from flambeau.ops.sample_tables import binary_samples, unary_samples
 
 _LN2 = python_math.log(2)
 _LN10 = python_math.log(10)

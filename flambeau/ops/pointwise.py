@@ -1,8 +1,6 @@
-"""Pointwise arithmetic: sums, products, quotients, powers, and choices between values."""
+"""Pointwise arithmetic: sums, products, quotients, signs, and choices between values."""
 
 from __future__ import annotations
-
-import math as python_math
 
 from flambeau.compiler import kernel as k
 from flambeau.compiler import math
@@ -10,6 +8,7 @@ from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
 from flambeau.ops.creation import filled, like_layout
 from flambeau.ops.declare import PROMOTIONS, PointwiseOperator, composite, pointwise
+from flambeau.ops.sample_tables import binary_samples, unary_samples
 from flambeau.tensor import Tensor
 
 ALL_FORMS = "function method inplace out"
@@ -38,52 +37,8 @@ def unless_bool(kernel):
 
 
 def _overload_name(node, number, tensor):
-    """The node's name where PyTorch has overloads for a number and for a tensor as second operand."""
+    """The node's name where PyTorch has overloads for a number and a tensor as second operand."""
     return number if node.layouts[1] is None else tensor
-
-
-def unary_samples(low=-2.0, high=2.0, integers=True):
-    """The sample table of a function of one tensor, over ``[low, high]``."""
-
-    def table(make):
-        yield (make(3, 5, low=low, high=high),)
-        yield (make(low=low, high=high),)
-        yield (make(0, 4),)
-        yield (make(4, 3, low=low, high=high, transposed=True),)
-        yield (make(33, dtype="float64", low=low, high=high),)
-        yield (make(7, dtype="bfloat16", low=low, high=high),)
-        yield (make(7, dtype="float16", low=low, high=high),)
-        if integers:
-            yield (make(5, dtype="int64", low=low, high=high + 1),)
-            yield (make(5, dtype="bool"),)
-
-    return table
-
-
-def binary_samples(low=-2.0, high=2.0, integers=True, numbers=(2, 0.5)):
-    """The sample table of a function of two operands."""
-
-    def table(make):
-        yield make(3, 5, low=low, high=high), make(3, 5, low=low, high=high)
-        yield make(3, 1, low=low, high=high), make(1, 5, low=low, high=high)
-        yield make(2, 3, low=low, high=high), make(low=low, high=high)
-        yield make(0, 4), make(4)
-        yield make(4, 3, low=low, high=high, transposed=True), make(3, 4, low=low, high=high)
-        yield make(6, dtype="float64", low=low, high=high), make(6, low=low, high=high)
-        yield (
-            make(6, dtype="float16", low=low, high=high),
-            make(6, dtype="bfloat16", low=low, high=high),
-        )
-        for number in numbers:
-            yield make(2, 3, low=low, high=high), number
-        if integers:
-            yield make(6, dtype="int64", low=1, high=9), make(6, dtype="int32", low=1, high=5)
-            yield make(6, dtype="uint8", low=1, high=9), make(6, dtype="int8", low=1, high=5)
-            yield make(6, dtype="int64", low=1, high=9), make(6, low=low, high=high)
-            yield make(6, dtype="bool"), make(6, dtype="bool")
-        yield make(3), make(4)
-
-    return table
 
 
 # -- sums and products ---------------------------------------------------------------------------
@@ -249,7 +204,7 @@ class _Division(PointwiseOperator):
     aliases="divide",
 )
 def div(self, other, rounding_mode):
-    """Returns ``self / other``, rounded by ``rounding_mode`` ("trunc" or "floor") if that is given."""
+    """Returns ``self / other``, rounded by ``rounding_mode``: None, "trunc" or "floor"."""
     if rounding_mode == "floor":
         return math.floor_divide(self, other)
     quotient = self / other
@@ -391,7 +346,7 @@ def rfloordiv(self, other):
     return floor_divide(other, self)
 
 
-# -- signs and powers ----------------------------------------------------------------------------
+# -- signs ---------------------------------------------------------------------------------------
 
 
 def check_negation(common, arguments):
@@ -453,9 +408,8 @@ abs.samples(unary_samples())
 def _sign(self):
     if self.dtype is types.bool_:
         return self
-    return k.where(
-        self > 0, self.like(1), k.where(self < 0, self.like(-1) if self.dtype.is_signed else 0, 0)
-    )
+    below = k.where(self < 0, self.like(-1), 0) if self.dtype.is_signed else self.like(0)
+    return k.where(self > 0, 1, below)
 
 
 @pointwise("sign(Tensor self) -> Tensor", variants=ALL_FORMS)
@@ -480,172 +434,6 @@ def sgn(self):
 
 sgn.derivative(lambda grad: {"self": zeros_like_grad(grad)})
 sgn.samples(unary_samples())
-
-
-@pointwise("sqrt(Tensor self) -> Tensor", promote="float", variants=ALL_FORMS)
-def sqrt(self):
-    """Returns the square root."""
-    return k.sqrt(self)
-
-
-@sqrt.derivative
-def sqrt_backward(grad, result):
-    return {"self": grad / (2 * result)}
-
-
-sqrt.samples(unary_samples(0.1, 4))
-
-
-@pointwise("rsqrt(Tensor self) -> Tensor", promote="float", variants=ALL_FORMS)
-def rsqrt(self):
-    """Returns ``1 / sqrt(self)``."""
-    return 1 / k.sqrt(self)
-
-
-@rsqrt.derivative
-def rsqrt_backward(grad, result):
-    return {"self": -0.5 * grad * (result * result * result)}
-
-
-rsqrt.samples(unary_samples(0.1, 4))
-
-
-_FLOAT_EXPONENTS = (0.0, 1.0, 2.0, 3.0, 4.0, 0.5, -0.5, -1.0, -2.0)
-
-
-class _Power(PointwiseOperator):
-    """Powers.  A common exponent is part of the kernel, so that ``x ** 2`` is one product."""
-
-    short_path = False
-
-    def split(self, values):
-        base, exponent = values
-        if isinstance(base, Tensor) and type(exponent) in (int, float):
-            if base.dtype.is_floating_point:
-                if exponent in _FLOAT_EXPONENTS:
-                    return [base, float(exponent)], (), []
-            elif type(exponent) is int:
-                if exponent < 0 and base.dtype is not types.bool_:
-                    raise RuntimeError("Integers to negative integer powers are not allowed.")
-                if 0 <= exponent <= 64:
-                    return [base, exponent], (), []
-        return super().split(values)
-
-
-def _check_power(common, arguments):
-    if common is types.bool_:
-        raise NotImplementedError("\"pow\" not implemented for 'Bool'")
-
-
-_FLOAT_POWERS = {
-    0.0: lambda x: x.like(1),
-    1.0: lambda x: x,
-    2.0: lambda x: x * x,
-    3.0: lambda x: x * x * x,
-    4.0: lambda x: (x * x) * (x * x),
-    0.5: k.sqrt,
-    -0.5: lambda x: 1 / k.sqrt(x),
-    -1.0: lambda x: 1 / x,
-    -2.0: lambda x: 1 / (x * x),
-}
-
-
-@pointwise(
-    "pow(Operand self, Operand exponent) -> Tensor",
-    _Power,
-    check=_check_power,
-    variants=ALL_FORMS,
-    dunder="pow",
-)
-def pow(self, exponent):
-    """Returns ``self`` to the power ``exponent``; integers wrap.
-
-    Raises RuntimeError for integers with a negative number as exponent.
-    """
-    if isinstance(exponent, float):
-        return _FLOAT_POWERS[exponent](self)
-    if isinstance(exponent, int):
-        return math.power_by_squaring(self, exponent)
-    if self.dtype.is_floating_point:
-        return math.pow(self, exponent)
-    return math.integer_power(self, exponent)
-
-
-def _pow_name(node):
-    if node.layouts[0] is None:
-        return "PowBackward2"
-    return "PowBackward0" if node.layouts[1] is None else "PowBackward1"
-
-
-pow.node_name = _pow_name
-
-
-@pow.derivative
-def pow_backward(grad, self, exponent, needs):
-    if not isinstance(exponent, Tensor):
-        if exponent == 0:
-            return {"self": zeros_like_grad(grad)}
-        return {"self": grad * (exponent * pow(self, exponent - 1))}
-    gradients = {}
-    if "self" in needs:
-        slope = grad * (exponent * pow(self, exponent - 1))
-        gradients["self"] = where(exponent == 0, 0.0, slope)
-    if "exponent" in needs:
-        if isinstance(self, Tensor):
-            slope = grad * (pow(self, exponent) * self.log())
-            flat = (self == 0) & (exponent >= 0)
-            gradients["exponent"] = where(flat, 0.0, slope)
-        else:
-            slope = grad * (pow(self, exponent) * _log_of_number(self))
-            gradients["exponent"] = where(exponent >= 0, 0.0, slope) if self == 0 else slope
-    return gradients
-
-
-def _log_of_number(number):
-    if number > 0:
-        return python_math.log(number)
-    return -python_math.inf if number == 0 else python_math.nan
-
-
-@pow.samples
-def pow_samples(make):
-    yield from binary_samples(low=0.3, high=2.5)(make)
-    for exponent in (0, 1, 2, 3, 4, -1, -2, 0.5, -0.5, 2.3, 7):
-        yield make(5, low=0.3), exponent
-    yield make(5, dtype="int64", low=-5, high=5), 3
-    yield make(5, dtype="int64", low=-5, high=5), 2.0
-    yield make(5, dtype="int64", low=1, high=5), -1
-    yield 2, make(5)
-    yield 2.5, make(5, dtype="int64", low=-3, high=4)
-    yield make(values=[-2.0, -2.0, 0.0, 0.0]), make(values=[3.0, 2.0, 0.0, 2.0])
-
-
-@composite("_rpow(Tensor self, Operand other) -> Tensor", variants="", dunder="rpow")
-def rpow(self, other):
-    """Returns ``other ** self``."""
-    return pow(other, self)
-
-
-def _bool_to_integer(common):
-    result = types.int64 if common is types.bool_ else common
-    return result, result
-
-
-@pointwise("square(Tensor self) -> Tensor", promote=_bool_to_integer, variants=ALL_FORMS)
-def square(self):
-    """Returns ``self * self``."""
-    return self * self
-
-
-square.node_name = "PowBackward0"
-
-
-@square.derivative
-def square_backward(grad, self):
-    return {"self": grad * (2 * self)}
-
-
-square.samples(unary_samples())
 
 
 # -- choices -------------------------------------------------------------------------------------

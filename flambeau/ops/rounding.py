@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flambeau.compiler import kernel as k
 from flambeau.ops.declare import PointwiseOperator, pointwise
-from flambeau.ops.pointwise import ALL_FORMS, unary_samples, unless_bool, zeros_like_grad
+from flambeau.ops.pointwise import ALL_FORMS, unless_bool, zeros_like_grad
+from flambeau.ops.sample_tables import unary_samples
 
 
 def _rounding(name: str, aliases: str = ""):

@@ -8,7 +8,8 @@ from flambeau.compiler import kernel as k
 from flambeau.compiler import math
 from flambeau.ops.declare import composite, pointwise
 from flambeau.ops.exponential import exp
-from flambeau.ops.pointwise import ALL_FORMS, unary_samples, where
+from flambeau.ops.pointwise import ALL_FORMS, where
+from flambeau.ops.sample_tables import unary_samples
 from flambeau.ops.trigonometry import cos, sin
 
 _SLOPE_AT_ZERO = 2 / python_math.sqrt(python_math.pi)

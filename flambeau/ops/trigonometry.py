@@ -7,7 +7,9 @@ import math as python_math
 from flambeau.compiler import kernel as k
 from flambeau.compiler import math
 from flambeau.ops.declare import pointwise
-from flambeau.ops.pointwise import ALL_FORMS, binary_samples, rsqrt, unary_samples, where
+from flambeau.ops.pointwise import ALL_FORMS, where
+from flambeau.ops.power import rsqrt
+from flambeau.ops.sample_tables import binary_samples, unary_samples
 
 
 def _float_function(name: str, aliases: str = ""):
