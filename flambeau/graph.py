@@ -211,7 +211,7 @@ class _Mode:
         return wrapper
 
 
-class no_grad(_Mode):  # noqa: N801 - PyTorch's name
+class no_grad(_Mode):
     """Within it nothing is recorded for backward; results have ``requires_grad=False``."""
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
@@ -226,7 +226,7 @@ class no_grad(_Mode):  # noqa: N801 - PyTorch's name
         grad_mode.enabled = self.previous
 
 
-class enable_grad(_Mode):  # noqa: N801 - PyTorch's name
+class enable_grad(_Mode):
     """Records for backward again inside a ``no_grad`` block."""
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
@@ -241,7 +241,7 @@ class enable_grad(_Mode):  # noqa: N801 - PyTorch's name
         grad_mode.enabled = self.previous
 
 
-class set_grad_enabled(_Mode):  # noqa: N801 - PyTorch's name
+class set_grad_enabled(_Mode):
     """Sets recording at once; as a context manager it is undone at the end of the block."""
 
     def __init__(self, mode: bool) -> None:
@@ -266,7 +266,7 @@ class set_grad_enabled(_Mode):  # noqa: N801 - PyTorch's name
         return f"{type(self).__name__}(mode={self.mode})"
 
 
-class inference_mode(_Mode):  # noqa: N801 - PyTorch's name
+class inference_mode(_Mode):
     """Like ``no_grad``, and its results may never take part in recording."""
 
     def __new__(cls, mode: bool | Callable[..., Any] = True) -> Any:

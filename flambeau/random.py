@@ -57,7 +57,9 @@ def set_rng_state(new_state: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def fork_rng(devices: Any = None, enabled: bool = True, *args: Any, **kwargs: Any) -> Iterator[None]:
+def fork_rng(
+    devices: Any = None, enabled: bool = True, *args: Any, **kwargs: Any
+) -> Iterator[None]:
     """Puts the generator's state back at the end of the block."""
     state = get_rng_state() if enabled else None
     try:

@@ -24,9 +24,7 @@ def get_default_dtype() -> dtype:
 def set_default_dtype(d: dtype) -> None:
     """Sets the type of tensors made from Python floats."""
     if not isinstance(d, dtype) or not d.is_floating_point:
-        raise TypeError(
-            f"only floating-point types are supported as the default type"
-        )
+        raise TypeError("only floating-point types are supported as the default type")
     config.default_dtype = d.name
 
 
@@ -105,7 +103,11 @@ def is_complex(input: Tensor) -> bool:
 
 def is_nonzero(input: Tensor) -> bool:
     if input.numel() != 1:
-        raise RuntimeError("Boolean value of Tensor with " + ("no values" if not input.numel() else "more than one value") + " is ambiguous")
+        raise RuntimeError(
+            "Boolean value of Tensor with "
+            + ("no values" if not input.numel() else "more than one value")
+            + " is ambiguous"
+        )
     return bool(input)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flambeau.graph import Node, RemovableHandle, grad_mode
 from flambeau.core import dtype as types
 from flambeau.core.device import device
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, Size
 from flambeau.engine.storage import Storage
+from flambeau.graph import Node, RemovableHandle, grad_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,9 +217,7 @@ class Tensor(metaclass=TensorMeta):
                 "var_no_grad = var.detach()."
             )
         if requires_grad and self._layout.dtype.category not in ("floating", "complex"):
-            raise RuntimeError(
-                "only Tensors of floating point dtype can require gradients"
-            )
+            raise RuntimeError("only Tensors of floating point dtype can require gradients")
         if self._grad_fn is None:
             self._requires_grad = bool(requires_grad)
         return self
@@ -277,21 +275,15 @@ class Tensor(metaclass=TensorMeta):
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Calls ``hook(grad)`` when this tensor's gradient is known; it may return another one."""
         if not self.requires_grad:
-            raise RuntimeError(
-                "cannot register a hook on a tensor that doesn't require gradient"
-            )
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         handle = RemovableHandle(self._own_hooks().gradient, hook)
         self._watch()
         return handle
 
-    def register_post_accumulate_grad_hook(
-        self, hook: Callable[[Tensor], None]
-    ) -> RemovableHandle:
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
         """Calls ``hook(self)`` after this leaf's ``grad`` was updated."""
         if not self.requires_grad:
-            raise RuntimeError(
-                "cannot register a hook on a tensor that doesn't require gradient"
-            )
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self._grad_fn is not None:
             raise RuntimeError(
                 "post accumulate grad hooks cannot be registered on non-leaf tensors"
@@ -304,7 +296,10 @@ class Tensor(metaclass=TensorMeta):
         if node is not None:
             if node.metadata is None:
                 node.metadata = {}
-            node.metadata.setdefault("tensors", {})[self._output_nr] = self._hooks, weakref.ref(self)
+            node.metadata.setdefault("tensors", {})[self._output_nr] = (
+                self._hooks,
+                weakref.ref(self),
+            )
 
     # -- Python's protocols --------------------------------------------------------------------
 
@@ -349,7 +344,9 @@ def warn_non_leaf_grad() -> None:
 def check_assigned_grad(tensor: Tensor, grad: Tensor) -> None:
     """PyTorch's checks of ``tensor.grad = grad``."""
     if not isinstance(grad, Tensor):
-        raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type \"{type(grad).__name__}\"")
+        raise TypeError(
+            f'assigned grad expected to be a Tensor or None but got grad of type "{type(grad).__name__}"'
+        )
     if grad is tensor:
         raise RuntimeError("can't assign Variable as its own grad")
     if grad.dtype is not tensor.dtype:

@@ -58,7 +58,11 @@ def asarray(
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Returns ``obj`` as a tensor; ``copy`` says whether memory may be, or must not be, shared."""
-    made = tensor_from_data(obj, dtype, target_device(device)) if copy else as_tensor(obj, dtype, device)
+    made = (
+        tensor_from_data(obj, dtype, target_device(device))
+        if copy
+        else as_tensor(obj, dtype, device)
+    )
     return made.requires_grad_() if requires_grad else made
 
 

@@ -73,12 +73,13 @@ def record(call: Any, values: list[Any], keywords: dict[str, Any]) -> dict[str, 
     tensors = table.leaves((arguments, keywords), torch.Tensor)
     try:
         result = call(*arguments, **keywords)
-    except Exception as error:  # noqa: BLE001 - whatever PyTorch raises is the reference
+    except Exception as error:
         return {"error": [type(error).__name__, str(error).split("\n")[0]]}
     outputs = table.leaves(result, torch.Tensor)
     entry: dict[str, Any] = {"results": [encode(t) for t in outputs]}
     entry["aliases"] = [
-        [k for k, t in enumerate(tensors) if t.numel() and t.data_ptr() and share(t, o)] for o in outputs
+        [k for k, t in enumerate(tensors) if t.numel() and t.data_ptr() and share(t, o)]
+        for o in outputs
     ]
     if not outputs:
         entry["value"] = result if isinstance(result, (bool, int, float)) else repr(result)

@@ -251,9 +251,7 @@ def _emit_repeat(
     return b.loop(0, times, 1, [start], body)[1][0]
 
 
-def _emit_body(
-    b: Builder, name: str, operands: list[Var], dtypes: list[dtype], width: int
-) -> Var:
+def _emit_body(b: Builder, name: str, operands: list[Var], dtypes: list[dtype], width: int) -> Var:
     """Traces and writes out the body of that name."""
     tracer = Tracer()
     parameters = [tracer.add("parameter", (), d, k) for k, d in enumerate(dtypes)]

@@ -53,7 +53,7 @@ def scatter_source(dtype: dtype, mode: str) -> str:
         target = b.gep(element, destination, offset)
         source = b.gep(element, values, b.mul(r, length))
 
-        def piece(width: int):  # noqa: ANN202 - a loop body
+        def piece(width: int):
             def body(j: Var, _: list[Var]) -> None:
                 combine(b.gep(element, target, j), b.gep(element, source, j), width)
 
@@ -82,7 +82,11 @@ def plan_scatter(dtype: dtype, mode: str, rows: int, length: int) -> tuple[Kerne
 def nonzero_source() -> str:
     """Writes the positions of true bytes, in order.  Words: mask, result, count."""
     b = Builder()
-    mask, result, count = b.argument(ARGS, 0, "ptr"), b.argument(ARGS, 1, "ptr"), b.argument(ARGS, 2)
+    mask, result, count = (
+        b.argument(ARGS, 0, "ptr"),
+        b.argument(ARGS, 1, "ptr"),
+        b.argument(ARGS, 2),
+    )
 
     def element(i: Var, carried: list[Var]) -> list[Var]:
         (at,) = carried

@@ -386,7 +386,12 @@ class _Reduction:
         return [self.b.select(mask, v, n) for v, n in zip(values, neutral, strict=True)]
 
     def finish(
-        self, accumulator: Sequence[Var], offsets: Sequence[Var], inner: Var, mask: Var | None, width: int
+        self,
+        accumulator: Sequence[Var],
+        offsets: Sequence[Var],
+        inner: Var,
+        mask: Var | None,
+        width: int,
     ) -> None:
         """Instructions after the reduction: casts, a fused epilogue, stores."""
         s = self.s
@@ -401,7 +406,9 @@ class _Reduction:
             i = s.kernel.instructions[k]
             if i.operation == "store":
                 assert isinstance(i.attribute, int)
-                s.store(i.attribute, known[i.arguments[0]], offsets[i.attribute], inner, mask, width)
+                s.store(
+                    i.attribute, known[i.arguments[0]], offsets[i.attribute], inner, mask, width
+                )
             else:
                 known[k] = s._instruction(i, known, width)
 
@@ -471,9 +478,7 @@ class RowReduction(_Reduction):
         each = len(accumulators) // ROW_ACCUMULATORS
         parts = [list(accumulators[u * each : (u + 1) * each]) for u in range(ROW_ACCUMULATORS)]
         while len(parts) > 1:
-            parts = [
-                self.combine(parts[k], parts[k + 1]) for k in range(0, len(parts), 2)
-            ]
+            parts = [self.combine(parts[k], parts[k + 1]) for k in range(0, len(parts), 2)]
         return emit.horizontal(self.b, parts[0], self.combine)
 
 
@@ -568,4 +573,13 @@ def _product(numbers: Sequence[int]) -> int:
 
 
 Source = Callable[[Kernel, Target], str]
-__all__ = ["COLUMN_BLOCK", "FUNCTION", "INDEXED", "SPLIT_LENGTH", "ArgumentMap", "Operand", "source", "task_count"]
+__all__ = [
+    "COLUMN_BLOCK",
+    "FUNCTION",
+    "INDEXED",
+    "SPLIT_LENGTH",
+    "ArgumentMap",
+    "Operand",
+    "source",
+    "task_count",
+]

@@ -8,7 +8,7 @@ _TYPES = (
 )  # fmt: skip
 
 
-class device:  # noqa: N801 - PyTorch's name
+class device:
     """``device("cuda:1")``, ``device("cuda", 1)``, ``device(1)``; equal devices are one object."""
 
     __slots__ = ("__weakref__", "index", "type")
@@ -16,17 +16,14 @@ class device:  # noqa: N801 - PyTorch's name
     index: int | None
     _interned: dict[tuple[str, int | None], device] = {}
 
-    def __new__(
-        cls, type: str | int | device = "cpu", index: int | None = None
-    ) -> device:
+    def __new__(cls, type: str | int | device = "cpu", index: int | None = None) -> device:
         if isinstance(type, device):
             return type
         if isinstance(type, int):
             type, index = "cuda", type
         if not isinstance(type, str):
             raise TypeError(
-                "device(): argument 'type' (position 1) must be str, not "
-                f"{type.__class__.__name__}"
+                f"device(): argument 'type' (position 1) must be str, not {type.__class__.__name__}"
             )
         name, colon, number = type.partition(":")
         if name not in _TYPES:

@@ -7,7 +7,7 @@ import numpy as np
 _CATEGORY_RANK = {"bool": 0, "integer": 1, "floating": 2, "complex": 3}
 
 
-class dtype:  # noqa: N801 - PyTorch's name
+class dtype:
     """The type of a tensor's elements.  Instances are singletons, compared by identity.
 
     Attributes: ``name`` (``"float32"``), ``itemsize`` in bytes, ``category`` (``bool``, ``integer``,
@@ -21,7 +21,13 @@ class dtype:  # noqa: N801 - PyTorch's name
     )  # fmt: skip
 
     def __init__(
-        self, name: str, itemsize: int, category: str, llvm: str, title: str, numpy: str | None = None
+        self,
+        name: str,
+        itemsize: int,
+        category: str,
+        llvm: str,
+        title: str,
+        numpy: str | None = None,
     ) -> None:
         self.name = name
         self.itemsize = itemsize
@@ -108,7 +114,7 @@ def _promote(a: dtype, b: dtype) -> dtype:
 _promotions = {(a, b): _promote(a, b) for a in ALL for b in ALL}
 
 
-class finfo:  # noqa: N801 - PyTorch's name
+class finfo:
     """Limits of a floating-point type: ``bits eps max min tiny smallest_normal resolution dtype``."""
 
     def __init__(self, type: dtype | None = None) -> None:
@@ -136,14 +142,13 @@ class finfo:  # noqa: N801 - PyTorch's name
         )
 
 
-class iinfo:  # noqa: N801 - PyTorch's name
+class iinfo:
     """Limits of an integer type: ``bits max min dtype``."""
 
     def __init__(self, type: dtype) -> None:
         if type.category != "integer":
             raise TypeError(
-                "torch.iinfo() requires an integer input type. "
-                f"Use torch.finfo to handle '{type}'"
+                f"torch.iinfo() requires an integer input type. Use torch.finfo to handle '{type}'"
             )
         self.dtype = type.name
         self.bits = type.itemsize * 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class memory_format:  # noqa: N801 - PyTorch's name
+class memory_format:
     """An order of dimensions in memory."""
 
     def __init__(self, name: str) -> None:
@@ -16,7 +16,7 @@ class memory_format:  # noqa: N801 - PyTorch's name
         return self._name
 
 
-class layout:  # noqa: N801 - PyTorch's name
+class layout:
     """Strided (dense) memory is the only arrangement here."""
 
     def __init__(self, name: str) -> None:

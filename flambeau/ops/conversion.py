@@ -23,7 +23,9 @@ class _ToCopy(PointwiseOperator):
 
 
 to_copy = _ToCopy(
-    parse("_to_copy(Tensor self, *, ScalarType? dtype=None) -> Tensor"), lambda self, dtype: self, variants=""
+    parse("_to_copy(Tensor self, *, ScalarType? dtype=None) -> Tensor"),
+    lambda self, dtype: self,
+    variants="",
 )
 to_copy.node_name = "ToCopyBackward0"
 
@@ -67,7 +69,9 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     kwargs.pop("non_blocking", None)
     kwargs.pop("memory_format", None)
     if kwargs:
-        raise TypeError(f"to() received an invalid combination of arguments - got {next(iter(kwargs))}")
+        raise TypeError(
+            f"to() received an invalid combination of arguments - got {next(iter(kwargs))}"
+        )
     flags = [a for a in args if isinstance(a, bool)]
     if len(flags) > 1:
         force = flags[1]
@@ -145,7 +149,9 @@ def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
     return self
 
 
-def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
+def cuda(
+    self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None
+) -> Tensor:
     """Returns a copy on a CUDA device; PyTorch's error where there is none."""
     raise cuda_error()
 

@@ -10,7 +10,10 @@ from flambeau.ops.declare import composite, kernel_operator
 from flambeau.ops.reduction import sum as sum_
 from flambeau.ops.view import contiguous, squeeze, unsqueeze
 
-def problem_of(input, weight, stride, padding, dilation, groups, has_bias=False) -> ConvolutionProblem:
+
+def problem_of(
+    input, weight, stride, padding, dilation, groups, has_bias=False
+) -> ConvolutionProblem:
     """``padding`` is (rows, columns) or (top, bottom, left, right)."""
     low, high = (padding[::2], padding[1::2]) if len(padding) == 4 else (padding, padding)
     return ConvolutionProblem(
@@ -27,7 +30,9 @@ def problem_of(input, weight, stride, padding, dilation, groups, has_bias=False)
 )
 def convolution(input, weight, bias, stride, padding, dilation, groups):
     problem = problem_of(input, weight, stride, padding, dilation, groups)
-    return Layout.of((input.shape[0], weight.shape[0], *problem.out_size), input.dtype, input.device)
+    return Layout.of(
+        (input.shape[0], weight.shape[0], *problem.out_size), input.dtype, input.device
+    )
 
 
 convolution.node_name = "ConvolutionBackward0"
@@ -185,14 +190,20 @@ def _convolve(dims, input, weight, bias, stride, padding, dilation, groups):
         full = same_padding(weight, stride, dilation) if padding == "same" else (0, 0) * dims
         check_convolution(dims, input, weight, bias, stride, full[1::2], dilation, groups)
     else:
-        padding = (padding,) * dims if isinstance(padding, int) else tuple(padding) * (dims // len(padding))
+        padding = (
+            (padding,) * dims
+            if isinstance(padding, int)
+            else tuple(padding) * (dims // len(padding))
+        )
         check_convolution(dims, input, weight, bias, stride, padding, dilation, groups)
         full = tuple(n for p in padding for n in (p, p))
     if dims == 1:
         input, weight = unsqueeze(input, 2), unsqueeze(weight, 2)
         stride, dilation, full = (1, *stride), (1, *dilation), (0, 0, *full)
     bias = None if bias is None else contiguous(bias)
-    result = convolution(contiguous(input), contiguous(weight), bias, stride, full, dilation, groups)
+    result = convolution(
+        contiguous(input), contiguous(weight), bias, stride, full, dilation, groups
+    )
     if dims == 1:
         result = squeeze(result, (2,))
     return result if batched else squeeze(result, (0,))

@@ -53,7 +53,9 @@ class _Indexed:
             return [self.body(inputs[0], *scalars, layout.dtype).cast(layout.dtype)]
 
         kinds = tuple(float if k is float else int for k in kinds)
-        return Call(self.name, key, (index,), (View(first_slot, layout),), (layout,), kinds, Pointwise(body))
+        return Call(
+            self.name, key, (index,), (View(first_slot, layout),), (layout,), kinds, Pointwise(body)
+        )
 
     def __call__(self, layout: Layout, *numbers: int | float) -> Tensor:
         kinds = tuple(type(n) for n in numbers)
@@ -157,9 +159,7 @@ def sizes_of(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
     return result
 
 
-def finish(
-    tensor: Tensor, requires_grad: bool = False, out: Tensor | None = None
-) -> Tensor:
+def finish(tensor: Tensor, requires_grad: bool = False, out: Tensor | None = None) -> Tensor:
     if out is not None:
         resize_out(out, tensor.shape)
         return copy_(out, tensor)
@@ -176,7 +176,14 @@ def _filler(name: str, number: int) -> Callable[..., Tensor]:
         if "size" in () or not size:
             size = ((),) if not size else size
         shape = sizes_of(name, size)
-        made = filled(Layout.of(shape, dtype or (out.dtype if out is not None else default_dtype()), target_device(device)), number)
+        made = filled(
+            Layout.of(
+                shape,
+                dtype or (out.dtype if out is not None else default_dtype()),
+                target_device(device),
+            ),
+            number,
+        )
         return finish(made, requires_grad, out)
 
     create.__name__ = create.__qualname__ = name
@@ -245,7 +252,9 @@ def _like(name: str, number: int | None) -> Callable[..., Tensor]:
         if device is not None:
             made = Layout.of(made.shape, made.dtype, target_device(device), made.strides)
         if number is None:
-            return finish(Tensor._from_storage(Storage(made.nbytes, made.device), made), requires_grad)
+            return finish(
+                Tensor._from_storage(Storage(made.nbytes, made.device), made), requires_grad
+            )
         return finish(filled(made, number), requires_grad)
 
     create.__name__ = create.__qualname__ = name
@@ -293,9 +302,7 @@ def _check_range(start: Any, end: Any, step: Any) -> None:
     if not (math.isfinite(start) and math.isfinite(end)):
         raise RuntimeError(f"unsupported range: {start} -> {end}")
     if (end - start) * step < 0:
-        raise RuntimeError(
-            "upper bound and lower bound inconsistent with step sign"
-        )
+        raise RuntimeError("upper bound and lower bound inconsistent with step sign")
 
 
 def range_(
@@ -346,7 +353,9 @@ def eye(
     return finish(made, requires_grad, out)
 
 
-def scalar_tensor(s: Any, *, dtype: dtype | None = None, device: Any = None, **options: Any) -> Tensor:
+def scalar_tensor(
+    s: Any, *, dtype: dtype | None = None, device: Any = None, **options: Any
+) -> Tensor:
     """Returns a 0-d tensor of the default type."""
     return filled(Layout.of((), dtype or default_dtype(), target_device(device)), s)
 
@@ -372,7 +381,9 @@ def zero_(self: Tensor) -> Tensor:
 
 
 def _new(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def method(self: Tensor, *args: Any, dtype: dtype | None = None, device: Any = None, **options: Any) -> Tensor:
+    def method(
+        self: Tensor, *args: Any, dtype: dtype | None = None, device: Any = None, **options: Any
+    ) -> Tensor:
         size = options.pop("size", None)
         if size is not None:
             args = (size, *args)

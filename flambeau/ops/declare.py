@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flambeau.graph import grad_mode, no_grad
 from flambeau.compiler.kernel import Value
 from flambeau.compiler.target import Target
 from flambeau.core import dtype as types
@@ -20,6 +19,7 @@ from flambeau.core.layout import Layout, broadcast_shapes, elementwise_strides, 
 from flambeau.core.scalar import default_dtype, result_type, scalar_dtype
 from flambeau.engine.call import Call, Library, Lowered, Pointwise, Reduction, View
 from flambeau.engine.tape import thread
+from flambeau.graph import grad_mode, no_grad
 from flambeau.ops import call as path
 from flambeau.ops.operator import Operator
 from flambeau.ops.schema import Schema, parse
@@ -100,7 +100,11 @@ def split_arguments(
             else:
                 operands.append(type(value))
                 numbers.append(_check_number(schema.name, value))
-        elif p.is_number and value is not None and not (type(value) is type(p.default) and value == p.default):
+        elif (
+            p.is_number
+            and value is not None
+            and not (type(value) is type(p.default) and value == p.default)
+        ):
             static.append(type(value))
             numbers.append(_check_number(schema.name, value))
         else:
@@ -160,7 +164,13 @@ class PointwiseOperator(Operator):
 
     def split(self, values: Sequence[Any]) -> tuple[list[Any], tuple[Any, ...], list[int | float]]:
         """What of the arguments the call's key holds and which numbers it gets; see `split_arguments`."""
-        return split_arguments(self.schema, values)
+        found = split_arguments(self.schema, values)
+        if not any(isinstance(o, Tensor) for o in found[0]):
+            got = ", ".join(type(v).__name__ for v in values if v is not None)
+            raise TypeError(
+                f"{self.name}() received an invalid combination of arguments - got ({got})"
+            )
+        return found
 
     def _record_inplace(
         self, values: list[Any], operands: list[Any], static: tuple[Any, ...], numbers: list[Any]
@@ -173,12 +183,7 @@ class PointwiseOperator(Operator):
         wanted = [True if isinstance(t, Tensor) and t.requires_grad else None for t in inputs]
         saves_self = rule is not None and 0 in rule.saved_inputs and rule.keeps(0, wanted)
         if graph and saves_self and self.differentiable:
-            # Backward wants the value from before this write.
-            with no_grad():
-                before = copy(target)
-            before._requires_grad = target.requires_grad
-            before._grad_fn, before._output_nr = target.grad_fn, target._output_nr
-            inputs[0] = before
+            inputs[0] = before_write(target)
         path.record(self, operands, static, numbers, (target,))
         if graph and self.differentiable:
             node = path.make_node(self, inputs, (target,), self.derivative_arguments(values))
@@ -186,7 +191,12 @@ class PointwiseOperator(Operator):
         return target
 
     def _record_out(
-        self, values: list[Any], operands: list[Any], static: tuple[Any, ...], numbers: list[Any], out: Any
+        self,
+        values: list[Any],
+        operands: list[Any],
+        static: tuple[Any, ...],
+        numbers: list[Any],
+        out: Any,
     ) -> Tensor:
         check_out(self.name, [values[k] for k in self.tensor_positions], out)
         layouts = [o._layout if isinstance(o, Tensor) else o for o in operands]
@@ -212,7 +222,9 @@ class PointwiseOperator(Operator):
         shape = self.shape(layouts)
         compute, result = self._types(layouts, static)
         reads = tuple(
-            View(slot, layout) for slot, layout in zip(slots, layouts, strict=True) if isinstance(layout, Layout)
+            View(slot, layout)
+            for slot, layout in zip(slots, layouts, strict=True)
+            if isinstance(layout, Layout)
         )
         if destinations:
             writes = tuple(View(slot, layout) for slot, layout in destinations)
@@ -227,7 +239,9 @@ class PointwiseOperator(Operator):
         scalars = tuple(
             _number_kind(p) for p in self._in_order(layouts, static) if isinstance(p, type)
         )
-        work = Pointwise(self._body(layouts, static, compute, tuple(w.layout.dtype for w in writes)))
+        work = Pointwise(
+            self._body(layouts, static, compute, tuple(w.layout.dtype for w in writes))
+        )
         return Call(self.name, key, reads, writes, outputs, scalars, work)
 
     def _in_order(self, layouts: Sequence[Any], static: Sequence[Any]) -> list[Any]:
@@ -243,7 +257,8 @@ class PointwiseOperator(Operator):
             if (p.is_tensor and p.name not in self.untouched) or p.name in self.promoting
         ]
         taking_part = [
-            type(v) if not isinstance(v, (Layout, type)) and v is not None else v for v in taking_part
+            type(v) if not isinstance(v, (Layout, type)) and v is not None else v
+            for v in taking_part
         ]
         common = common_dtype(taking_part)
         if self.check is not None:
@@ -261,7 +276,11 @@ class PointwiseOperator(Operator):
             )
 
     def _body(
-        self, layouts: Sequence[Any], static: Sequence[Any], compute: dtype, results: tuple[dtype, ...]
+        self,
+        layouts: Sequence[Any],
+        static: Sequence[Any],
+        compute: dtype,
+        results: tuple[dtype, ...],
     ) -> Callable[[Sequence[Any], Sequence[Value]], Sequence[Value]]:
         ordered = self._in_order(layouts, static)
         compute = operation_dtype(compute)
@@ -300,6 +319,15 @@ def check_writable(tensor: Tensor) -> None:
             "unsupported operation: more than one element of the written-to tensor refers to a "
             "single memory location. Please clone() the tensor before performing the operation."
         )
+
+
+def before_write(tensor: Tensor) -> Tensor:
+    """A copy in the tensor's place in the graph: what backward wants once it was written."""
+    with no_grad():
+        before = copy(tensor)
+    before._requires_grad = tensor.requires_grad
+    before._grad_fn, before._output_nr = tensor.grad_fn, tensor._output_nr
+    return before
 
 
 def check_out(name: str, inputs: Sequence[Any], out: Any) -> None:
@@ -342,10 +370,7 @@ class _FreshOperator(Operator):
 
     def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Any:
         if inplace:
-            target = values[0]
-            inputs = [values[k] for k in self.tensor_positions]
-            path.check_inplace(target, inputs)
-            return copy_(target, self.compute(values))
+            return self._record_inplace(values)
         if out is None:
             return self.compute(values)
         outs = out if isinstance(out, (tuple, list)) else (out,)
@@ -360,7 +385,21 @@ class _FreshOperator(Operator):
                 )
             resize_out(o, r.shape)
             copy_(o, r)
-        return out
+        return type(result)(outs) if isinstance(result, tuple) else out
+
+    def _record_inplace(self, values: list[Any]) -> Tensor:
+        target: Tensor = values[0]
+        graph = path.check_inplace(target, self.graph_inputs(values))
+        rule = self.derivative_rule
+        if graph and (rule is None or 0 in rule.saved_inputs):
+            values = [before_write(target), *values[1:]]
+        result: Tensor = self.compute(values)
+        if not can_cast(result.dtype, target.dtype):
+            raise RuntimeError(
+                f"result type {result.dtype.title} can't be cast to the desired output type "
+                f"{target.dtype.title}"
+            )
+        return copy_(target, result)
 
     def compute(self, values: list[Any]) -> Any:
         raise AssertionError(f"{self.name} does not say how to compute")
@@ -431,7 +470,11 @@ class ReductionOperator(_FreshOperator):
         outputs = tuple(Layout.of(shape, r, layout.device) for r in results)
         writes = tuple(View(first_slot + k, o) for k, o in enumerate(outputs))
         index = index_layout(layout, dims)
-        reads = (View(slots[0], layout), View(-1, index)) if self._indexed() else (View(slots[0], layout),)
+        reads = (
+            (View(slots[0], layout), View(-1, index))
+            if self._indexed()
+            else (View(slots[0], layout),)
+        )
         count = 1
         for d in dims:
             count *= layout.shape[d]
@@ -461,7 +504,9 @@ class ReductionOperator(_FreshOperator):
             raise RuntimeError(f"{text} Specify the reduction dim with the 'dim' argument.")
         for d in dims:
             if layout.shape[d] == 0:
-                raise IndexError(f"{self.name}(): Expected reduction dim {d} to have non-zero size.")
+                raise IndexError(
+                    f"{self.name}(): Expected reduction dim {d} to have non-zero size."
+                )
 
 
 def reduced_dims(dim: Any, ndim: int) -> tuple[int, ...]:
@@ -525,7 +570,11 @@ class ViewOperator(Operator):
     def _in_place(self, tensor: Tensor, layout: Layout, values: list[Any]) -> Tensor:
         """``t_()`` and its like: the tensor itself gets the new layout."""
         graph = path.check_inplace(tensor, [tensor])
-        node = path.make_node(self, (tensor,), (tensor,), self.derivative_arguments(values)) if graph else None
+        node = (
+            path.make_node(self, (tensor,), (tensor,), self.derivative_arguments(values))
+            if graph
+            else None
+        )
         tensor._layout = layout
         tensor._storage.version += 1
         tensor._view_version = tensor._storage.version
@@ -583,7 +632,9 @@ class KernelOperator(_FreshOperator):
         outcome = self.body(*arguments)
         outputs = outcome if isinstance(outcome, tuple) else (outcome,)
         reads = tuple(
-            View(slot, layout) for slot, layout in zip(slots, layouts, strict=True) if layout is not None
+            View(slot, layout)
+            for slot, layout in zip(slots, layouts, strict=True)
+            if layout is not None
         )
         writes = tuple(View(first_slot + k, o) for k, o in enumerate(outputs))
         call = Call(self.name, key, reads, writes, outputs, ())
@@ -672,7 +723,7 @@ class _CopyInto(PointwiseOperator):
         _, slots, layouts, _, destinations = key
         check_device(self.name, layouts)
         self.shape(layouts)
-        (slot, layout), = destinations
+        ((slot, layout),) = destinations
         read, write = View(slots[1], layouts[1]), View(slot, layout)
         work = Pointwise(lambda inputs, _: [inputs[0].cast(layout.dtype)])
         return Call(self.name, key, (read,), (write,), (), (), work)
@@ -697,7 +748,9 @@ def expand_shape(source: Sequence[int], target: Sequence[int]) -> tuple[int, ...
 
 
 copy_into = _CopyInto(
-    parse("copy_(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"), lambda self, src: src, variants=""
+    parse("copy_(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"),
+    lambda self, src: src,
+    variants="",
 )
 
 

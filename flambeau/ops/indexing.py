@@ -75,7 +75,9 @@ def _trim(value: Tensor, target: Tensor) -> Tensor:
 
 def _is_advanced(entry: Any) -> bool:
     if isinstance(entry, Tensor):
-        return not (entry.ndim == 0 and entry.dtype.category == "integer" and entry.dtype is not types.uint8)
+        return not (
+            entry.ndim == 0 and entry.dtype.category == "integer" and entry.dtype is not types.uint8
+        )
     return isinstance(entry, (list, np.ndarray, range)) or (
         isinstance(entry, tuple) or entry is True or entry is False
     )
@@ -152,7 +154,9 @@ def _split(tensor: Tensor, entries: Sequence[Any]) -> tuple[Tensor, list[Tensor 
 def _sliced(tensor: Tensor, dim: int, entry: slice) -> Tensor:
     if entry == slice(None):
         return tensor
-    start, stop, step = (None if n is None else _as_int(n) for n in (entry.start, entry.stop, entry.step))
+    start, stop, step = (
+        None if n is None else _as_int(n) for n in (entry.start, entry.stop, entry.step)
+    )
     if step is not None and step <= 0:
         raise ValueError("step must be greater than zero")
     return slice_(tensor, dim, start, stop, 1 if step is None else step)
@@ -177,15 +181,15 @@ def _index_tensor(data: Any) -> Tensor:
 
 def _as_indices(entry: Any, viewed: Tensor, dim: int) -> list[Tensor | None]:
     """An index entry as int64 tensors, one per dimension that it takes."""
-    index = entry if isinstance(entry, Tensor) else _index_tensor(
-        list(entry) if isinstance(entry, range) else entry
+    index = (
+        entry
+        if isinstance(entry, Tensor)
+        else _index_tensor(list(entry) if isinstance(entry, range) else entry)
     )
     if index.dtype in (types.bool_, types.uint8):
         return list(_mask_indices(index, viewed, dim))
     if index.dtype.category != "integer":
-        raise IndexError(
-            "tensors used as indices must be long, int, byte or bool tensors"
-        )
+        raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
     return [index]
 
 
@@ -226,7 +230,9 @@ class _Geometry:
             [layout.shape[d] for d in before] + list(shape) + [layout.shape[d] for d in after]
         )
         strides = (
-            [layout.strides[d] for d in before] + [0] * len(shape) + [layout.strides[d] for d in after]
+            [layout.strides[d] for d in before]
+            + [0] * len(shape)
+            + [layout.strides[d] for d in after]
         )
         self.walk = walk_layout(layout, self.shape, strides)
         self.sizes = [layout.shape[d] for d in dims]
@@ -289,10 +295,14 @@ def expanded_indices(tensor: Tensor, indices: Sequence[Any]) -> list[Tensor | No
     return found
 
 
-def write_at(target: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool) -> None:
+def write_at(
+    target: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool
+) -> None:
     """Writes in place, without graph."""
     if values.dtype is not target.dtype:
-        if values.ndim or not (values.dtype.category == target.dtype.category or target.dtype.is_floating_point):
+        if values.ndim or not (
+            values.dtype.category == target.dtype.category or target.dtype.is_floating_point
+        ):
             raise RuntimeError(
                 "Index put requires the source and destination dtypes match, got "
                 f"{target.dtype.title} for the destination and {values.dtype.title} for the source."
@@ -334,7 +344,9 @@ def _check_index(name: str, index: Tensor) -> None:
         raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index")
 
 
-@composite("index_select(Tensor self, int dim, Tensor index) -> Tensor", variants="function method out")
+@composite(
+    "index_select(Tensor self, int dim, Tensor index) -> Tensor", variants="function method out"
+)
 def index_select(self, dim, index):
     """Returns the slices at ``index`` (1-d) along ``dim``."""
     if index.ndim > 1:
@@ -352,7 +364,10 @@ def index_select(self, dim, index):
     return index_tensor(self, (*[None] * dim, flat))
 
 
-@composite("gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor", variants="function method out")
+@composite(
+    "gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor",
+    variants="function method out",
+)
 def gather(self, dim, index, sparse_grad):
     """Returns ``out[i][j] = self[index[i][j]][j]`` (for ``dim=0``), shaped like ``index``."""
     if index.dtype not in (types.int64, types.int32):
@@ -371,9 +386,7 @@ def gather(self, dim, index, sparse_grad):
 
 def _check_gather(name: str, self: Tensor, dim: int, index: Tensor, what: str) -> None:
     if max(index.ndim, 1) != max(self.ndim, 1):
-        raise RuntimeError(
-            f"Index tensor must have the same number of dimensions as {what} tensor"
-        )
+        raise RuntimeError(f"Index tensor must have the same number of dimensions as {what} tensor")
     for d, n in enumerate(index.shape):
         if d != dim and self.ndim and n > self.shape[d]:
             raise RuntimeError(
@@ -423,7 +436,10 @@ def _corner(src: Tensor, shape: Sequence[int]) -> Tensor:
     return src
 
 
-@composite("scatter(Tensor self, int dim, Tensor index, Operand src, *, str? reduce=None) -> Tensor", variants="function method inplace out")
+@composite(
+    "scatter(Tensor self, int dim, Tensor index, Operand src, *, str? reduce=None) -> Tensor",
+    variants="function method inplace out",
+)
 def scatter(self, dim, index, src, reduce):
     """Returns a copy with ``src`` (a tensor or a number) written at ``index`` along ``dim``."""
     if not isinstance(src, Tensor):
@@ -443,7 +459,10 @@ def scatter_backward(grad, dim, index, reduce):
     return {"self": kept, "src": gather(grad, dim, index)}
 
 
-@composite("scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor", variants="function method inplace out")
+@composite(
+    "scatter_add(Tensor self, int dim, Tensor index, Tensor src) -> Tensor",
+    variants="function method inplace out",
+)
 def scatter_add(self, dim, index, src):
     """Returns a copy with ``src`` added at ``index`` along ``dim``."""
     return _scatter(self, dim, index, src, "sum")
@@ -467,13 +486,19 @@ def index_add(self, dim, index, source, alpha):
     return index_put(self, (*[None] * dim, reshape(index, (index.numel(),))), source, True)
 
 
-@composite("index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor", variants="function method inplace out")
+@composite(
+    "index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor",
+    variants="function method inplace out",
+)
 def index_copy(self, dim, index, source):
     """Returns a copy with slices of ``source`` written at ``index`` along ``dim``."""
     return index_put(self, (*[None] * wrap_dim(dim, self.ndim), index), source, False)
 
 
-@composite("index_fill(Tensor self, int dim, Tensor index, Operand value) -> Tensor", variants="function method inplace out")
+@composite(
+    "index_fill(Tensor self, int dim, Tensor index, Operand value) -> Tensor",
+    variants="function method inplace out",
+)
 def index_fill(self, dim, index, value):
     """Returns a copy with slices at ``index`` along ``dim`` filled with a number."""
     if not isinstance(value, Tensor):
@@ -501,7 +526,10 @@ def masked_select(self, mask):
     return get_item(self, mask)
 
 
-@composite("masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor", variants="function method inplace out")
+@composite(
+    "masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor",
+    variants="function method inplace out",
+)
 def masked_scatter(self, mask, source):
     """Returns a copy with the next elements of ``source`` wherever ``mask`` is true."""
     wide = expand(mask, broadcast_shapes(self.shape, mask.shape))
@@ -540,7 +568,9 @@ def embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse):
     layout = weight._layout
     shape = (*indices.shape, layout.shape[1])
     walk = walk_layout(layout, shape, [0] * indices.ndim + [layout.strides[1]])
-    return take(weight, walk, (unsqueeze(indices, indices.ndim),), layout.shape[:1], layout.strides[:1])
+    return take(
+        weight, walk, (unsqueeze(indices, indices.ndim),), layout.shape[:1], layout.strides[:1]
+    )
 
 
 @embedding.derivative
@@ -615,4 +645,8 @@ def embedding_samples(make):
     yield make(10, 3), make(values=[10], dtype="int64")
 
 
-METHODS: dict[str, Any] = {"__getitem__": get_item, "__setitem__": set_item, "index_put_": index_put_}
+METHODS: dict[str, Any] = {
+    "__getitem__": get_item,
+    "__setitem__": set_item,
+    "index_put_": index_put_,
+}

@@ -28,7 +28,11 @@ from flambeau.ops.view import (
 from flambeau.tensor import Tensor, wrap_dim
 
 
-@composite("cat(Tensor[] tensors, int dim=0) -> Tensor", variants="function out", aliases="concat concatenate")
+@composite(
+    "cat(Tensor[] tensors, int dim=0) -> Tensor",
+    variants="function out",
+    aliases="concat concatenate",
+)
 def cat(tensors, dim):
     """Returns the tensors joined along an existing dimension."""
     if not tensors:
@@ -138,14 +142,18 @@ def column_stack(tensors):
 # -- splitting -------------------------------------------------------------------------------------
 
 
-def split(tensor: Tensor, split_size_or_sections: Any = None, dim: int = 0, **named: Any) -> tuple[Tensor, ...]:
+def split(
+    tensor: Tensor, split_size_or_sections: Any = None, dim: int = 0, **named: Any
+) -> tuple[Tensor, ...]:
     """Views of ``split_size`` entries each along ``dim``, or of the sizes in a list."""
     size = named.get("split_size", split_size_or_sections)
     dim = wrap_dim(dim, tensor.ndim)
     n = tensor.shape[dim]
     if isinstance(size, int):
         if size < 0:
-            raise RuntimeError(f"split expects split_size be non-negative, but got split_size={size}")
+            raise RuntimeError(
+                f"split expects split_size be non-negative, but got split_size={size}"
+            )
         if size == 0 and n:
             raise RuntimeError(
                 f"split_size can only be 0 if dimension size is 0, but got dimension size of {n}"
@@ -214,7 +222,9 @@ def repeat(self, repeats):
     shape = (1,) * (len(repeats) - self.ndim) + tuple(self.shape)
     pairs = tuple(n for r, s in zip(repeats, shape, strict=True) for n in (r, s))
     wide = reshape(self, tuple(n for s in shape for n in (1, s)))
-    return reshape(contiguous(expand(wide, pairs)), tuple(r * s for r, s in zip(repeats, shape, strict=True)))
+    return reshape(
+        contiguous(expand(wide, pairs)), tuple(r * s for r, s in zip(repeats, shape, strict=True))
+    )
 
 
 @composite("tile(Tensor self, int[] dims) -> Tensor")
@@ -241,7 +251,9 @@ def repeat_interleave(
     if len(counts) != input.shape[dim]:
         raise RuntimeError("repeats must have the same size as input along dim")
     parts = [
-        expand_slice(slice_(input, dim, at, at + 1, 1), dim, count) for at, count in enumerate(counts) if count
+        expand_slice(slice_(input, dim, at, at + 1, 1), dim, count)
+        for at, count in enumerate(counts)
+        if count
     ]
     return cat(parts, dim) if parts else slice_(input, dim, 0, 0, 1)
 
@@ -404,9 +416,7 @@ def diag(self, diagonal):
     if self.ndim == 2:
         return contiguous(self.diagonal(diagonal)) + 0
     if self.ndim != 1:
-        raise RuntimeError(
-            f"diag(): Supports 1D or 2D tensors. Got {self.ndim}D"
-        )
+        raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {self.ndim}D")
     return diag_embed(self, diagonal, -2, -1)
 
 
@@ -417,16 +427,20 @@ def diag_embed(self, offset, dim1, dim2):
     result = filled(Layout.of((*self.shape[:-1], n, n), self.dtype), 0)
     copy_(result.diagonal(offset, -2, -1), self)
     a, b = wrap_dim(dim1, result.ndim), wrap_dim(dim2, result.ndim)
-    return movedim(result, (-2, -1), (a, b)) if (a, b) != (result.ndim - 2, result.ndim - 1) else result
+    return (
+        movedim(result, (-2, -1), (a, b))
+        if (a, b) != (result.ndim - 2, result.ndim - 1)
+        else result
+    )
 
 
-@composite("one_hot(Tensor self, int num_classes=-1) -> Tensor", variants="function", differentiable=False)
+@composite(
+    "one_hot(Tensor self, int num_classes=-1) -> Tensor", variants="function", differentiable=False
+)
 def one_hot(self, num_classes):
     """Returns int64 vectors with a 1 at each index: ``(*) -> (*, num_classes)``."""
     if self.dtype is not types.int64:
-        raise RuntimeError(
-            "one_hot is only applicable to index tensor of type LongTensor."
-        )
+        raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
     if self.numel():
         low, high = int(self.min()), int(self.max())
         if low < 0:
@@ -442,7 +456,11 @@ def one_hot(self, num_classes):
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     """Coordinate grids of vectors; ``indexing`` "xy" exchanges the first two dimensions."""
-    vectors = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else list(tensors)
+    vectors = (
+        list(tensors[0])
+        if len(tensors) == 1 and isinstance(tensors[0], (list, tuple))
+        else list(tensors)
+    )
     swap = indexing == "xy" and len(vectors) >= 2
     if swap:
         vectors[:2] = vectors[1::-1]

@@ -41,9 +41,7 @@ def mm(self, mat2):
 
 def check_inner(names: str, a, b) -> None:
     if a[1] != b[0]:
-        raise RuntimeError(
-            f"{names} shapes cannot be multiplied ({a[0]}x{a[1]} and {b[0]}x{b[1]})"
-        )
+        raise RuntimeError(f"{names} shapes cannot be multiplied ({a[0]}x{a[1]} and {b[0]}x{b[1]})")
 
 
 @mm.lower
@@ -139,9 +137,7 @@ def bmm_samples(make):
 bmm.saved_for(self="mat2", mat2="self")
 
 
-@kernel_operator(
-    "_addmm_bias(Tensor bias, Tensor mat1, Tensor mat2) -> Tensor", variants=""
-)
+@kernel_operator("_addmm_bias(Tensor bias, Tensor mat1, Tensor mat2) -> Tensor", variants="")
 def addmm_bias(bias, mat1, mat2):
     check_inner("mat1 and mat2", mat1.shape, mat2.shape)
     if not (mat1.dtype is mat2.dtype is bias.dtype):
@@ -183,10 +179,17 @@ def linear(input, weight, bias):
     out_features, in_features = weight.shape
     shape = input.shape
     if input.ndim == 0:
-        raise RuntimeError("both arguments to linear need to be at least 1D, but they are 0D and 2D")
+        raise RuntimeError(
+            "both arguments to linear need to be at least 1D, but they are 0D and 2D"
+        )
     flat = input if input.ndim == 2 else reshape(input, (math.prod(shape[:-1]), shape[-1]))
     transposed = transpose(weight, 0, 1)
-    if bias is not None and bias.ndim == 1 and bias.shape[0] == out_features and bias._layout.is_contiguous:
+    if (
+        bias is not None
+        and bias.ndim == 1
+        and bias.shape[0] == out_features
+        and bias._layout.is_contiguous
+    ):
         result = addmm_bias(bias, flat, transposed)
     else:
         result = mm(flat, transposed)
@@ -227,9 +230,7 @@ def mv_samples(make):
 def dot(self, tensor):
     """Returns the inner product of two vectors."""
     if self.ndim != 1 or tensor.ndim != 1:
-        raise RuntimeError(
-            f"1D tensors expected, but got {self.ndim}D and {tensor.ndim}D tensors"
-        )
+        raise RuntimeError(f"1D tensors expected, but got {self.ndim}D and {tensor.ndim}D tensors")
     if self.dtype is not tensor.dtype:
         raise RuntimeError(
             f"dot : expected both vectors to have same dtype, but found {self.dtype.title} and {tensor.dtype.title}"
@@ -251,7 +252,9 @@ def dot_samples(make):
     yield make(2, 2), make(4)
 
 
-@composite("matmul(Tensor self, Tensor other) -> Tensor", variants="function method out", dunder="matmul")
+@composite(
+    "matmul(Tensor self, Tensor other) -> Tensor", variants="function method out", dunder="matmul"
+)
 def matmul(self, other):
     """Returns the matrix product, broadcasting all but the last two dimensions."""
     if self.ndim == 0 or other.ndim == 0:
@@ -352,14 +355,19 @@ def baddbmm(self, batch1, batch2, beta, alpha):
     return _scaled(product, alpha) if beta == 0 else _scaled(self, beta) + _scaled(product, alpha)
 
 
-@composite("addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor", variants="function method inplace out")
+@composite(
+    "addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor",
+    variants="function method inplace out",
+)
 def addmv(self, mat, vec, beta, alpha):
     """Returns ``beta * self + alpha * (mat @ vec)``."""
     product = mv(mat, vec)
     return _scaled(product, alpha) if beta == 0 else _scaled(self, beta) + _scaled(product, alpha)
 
 
-@composite("outer(Tensor self, Tensor vec2) -> Tensor", variants="function method out", aliases="ger")
+@composite(
+    "outer(Tensor self, Tensor vec2) -> Tensor", variants="function method out", aliases="ger"
+)
 def outer(self, vec2):
     """Returns the outer product of two vectors: ``(n), (m) -> (n, m)``."""
     if self.ndim != 1 or vec2.ndim != 1:

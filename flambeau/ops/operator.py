@@ -24,8 +24,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flambeau.ops.schema import REQUIRED, Schema, parse
-from flambeau.tensor import Tensor
+from flambeau.ops.schema import REQUIRED, Schema
 
 OPERATORS: dict[str, Operator] = {}
 
@@ -65,9 +64,7 @@ class Operator:
         self.node_name = node_name(self.name)
         # The node's name where the overload with ``dim`` has one of its own.
         self.dim_node_name: str | None = None
-        self.tensor_positions = tuple(
-            k for k, p in enumerate(schema.parameters) if p.is_tensor
-        )
+        self.tensor_positions = tuple(k for k, p in enumerate(schema.parameters) if p.is_tensor)
         key = schema.text.split("(")[0]
         assert key not in OPERATORS, f"{key} is declared twice"
         OPERATORS[key] = self
@@ -93,7 +90,7 @@ class Operator:
         self.derivative_rule = Derivative(self, rule)
         return rule
 
-    def saved_for(operator, /, **inputs: str) -> None:  # noqa: N805 - ``self`` is a keyword here
+    def saved_for(operator, /, **inputs: str) -> None:
         """Says that an input is saved only for the gradients of others: ``mul.saved_for(self="other")``.
 
         Where none of those is wanted the input is not kept, so it may be freed, or written in place.
@@ -114,8 +111,14 @@ class Operator:
     def __signature__(self) -> inspect.Signature:
         parameters = []
         for p in self.schema.parameters:
-            kind = inspect.Parameter.KEYWORD_ONLY if p.keyword_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
-            default = inspect.Parameter.empty if p.position == 0 or p.default is REQUIRED else p.default
+            kind = (
+                inspect.Parameter.KEYWORD_ONLY
+                if p.keyword_only
+                else inspect.Parameter.POSITIONAL_OR_KEYWORD
+            )
+            default = (
+                inspect.Parameter.empty if p.position == 0 or p.default is REQUIRED else p.default
+            )
             name = "input" if p.name == "self" else p.name
             parameters.append(inspect.Parameter(name, kind, default=default))
         return inspect.Signature(parameters)
@@ -153,7 +156,9 @@ class Derivative:
         )
         self.saves = bool(self.saved_inputs or self.saved_results)
         self.recipe = tuple(self._source(name, names) for name in self.parameters)
-        self.list_name = next((p.name for p in operator.schema.parameters if p.kind == "Tensor[]"), None)
+        self.list_name = next(
+            (p.name for p in operator.schema.parameters if p.kind == "Tensor[]"), None
+        )
 
     def _source(self, name: str, names: Sequence[str]) -> tuple[str, Any]:
         """Where the value of a parameter comes from: a kind, and an index or a name."""
@@ -199,5 +204,3 @@ UNNEEDED = _Unneeded()
 def node_name(name: str) -> str:
     """``log_softmax`` gives ``LogSoftmaxBackward0``; ``_name`` keeps no underscore."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("_")) + "Backward0"
-
-

@@ -44,7 +44,9 @@ def _out_layout(layout: Layout, window: Window, dtype: types.dtype | None = None
     return Layout.of(shape, dtype or layout.dtype, layout.device)
 
 
-@kernel_operator("_max_pool(Tensor self, any window) -> (Tensor values, Tensor indices)", variants="")
+@kernel_operator(
+    "_max_pool(Tensor self, any window) -> (Tensor values, Tensor indices)", variants=""
+)
 def max_pool(self, window):
     return _out_layout(self, window), _out_layout(self, window, types.int64)
 
@@ -64,7 +66,8 @@ def max_pool_derivative(grad0, self_layout, result1, window):
 
 
 @kernel_operator(
-    "_max_pool_backward(Tensor grad_output, Tensor indices, int[] shape, any window) -> Tensor", variants=""
+    "_max_pool_backward(Tensor grad_output, Tensor indices, int[] shape, any window) -> Tensor",
+    variants="",
 )
 def max_pool_backward(grad_output, indices, shape, window):
     return Layout.of(shape, grad_output.dtype, grad_output.device)
@@ -72,8 +75,14 @@ def max_pool_backward(grad_output, indices, shape, window):
 
 @max_pool_backward.lower
 def max_pool_backward_lower(call, target, grad_output, indices, shape, window):
-    operands = {"grad_output": call.reads[0], "indices": call.reads[1], "grad_input": call.writes[0]}
-    return lowered(plan_max_pool_backward(problem_of(call.writes[0].layout, window), target), operands)
+    operands = {
+        "grad_output": call.reads[0],
+        "indices": call.reads[1],
+        "grad_input": call.writes[0],
+    }
+    return lowered(
+        plan_max_pool_backward(problem_of(call.writes[0].layout, window), target), operands
+    )
 
 
 @max_pool_backward.derivative
@@ -102,7 +111,9 @@ def avg_pool_derivative(grad, self_layout, window):
     return {"self": avg_pool_backward(contiguous(grad), tuple(self_layout.shape), window)}
 
 
-@kernel_operator("_avg_pool_backward(Tensor grad_output, int[] shape, any window) -> Tensor", variants="")
+@kernel_operator(
+    "_avg_pool_backward(Tensor grad_output, int[] shape, any window) -> Tensor", variants=""
+)
 def avg_pool_backward(grad_output, shape, window):
     return Layout.of(shape, grad_output.dtype, grad_output.device)
 
@@ -110,7 +121,9 @@ def avg_pool_backward(grad_output, shape, window):
 @avg_pool_backward.lower
 def avg_pool_backward_lower(call, target, grad_output, shape, window):
     operands = {"grad_output": call.reads[0], "grad_input": call.writes[0]}
-    return lowered(plan_avg_pool_backward(problem_of(call.writes[0].layout, window), target), operands)
+    return lowered(
+        plan_avg_pool_backward(problem_of(call.writes[0].layout, window), target), operands
+    )
 
 
 @avg_pool_backward.derivative
@@ -236,7 +249,9 @@ def _mean(dims: int, input: Tensor, kernel: Any, stride: Any, padding: Any, *res
 )
 def avg_pool2d(self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override):
     """The mean of each window of ``(N, C, H, W)``."""
-    return _mean(2, self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _mean(
+        2, self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
 
 
 @composite(
@@ -249,7 +264,9 @@ def avg_pool1d(self, kernel_size, stride, padding, ceil_mode, count_include_pad)
     return _mean(1, self, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
-def _adaptive(name: str, dims: int, input: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Window]:
+def _adaptive(
+    name: str, dims: int, input: Tensor, output_size: Sequence[int]
+) -> tuple[Tensor, Window]:
     size = _pair(output_size, dims)
     if any(n < 0 for n in size):
         raise RuntimeError(f"{name}: elements of output_size must be greater than or equal to 0")
@@ -276,8 +293,13 @@ def _declare_adaptive(dims: int) -> tuple[Any, Any]:
     mean.__doc__ = "The mean of windows chosen so that the output has the given size."
     greatest.__doc__ = "The greatest elements of such windows, and where they are."
     return (
-        composite(f"adaptive_avg_pool{dims}d(Tensor self, {size}) -> Tensor", variants="function")(mean),
-        composite(f"adaptive_max_pool{dims}d(Tensor self, {size}) -> (Tensor, Tensor)", variants="function")(greatest),
+        composite(f"adaptive_avg_pool{dims}d(Tensor self, {size}) -> Tensor", variants="function")(
+            mean
+        ),
+        composite(
+            f"adaptive_max_pool{dims}d(Tensor self, {size}) -> (Tensor, Tensor)",
+            variants="function",
+        )(greatest),
     )
 
 

@@ -16,9 +16,9 @@ from flambeau.engine import generator as draws
 from flambeau.engine.generator import Generator
 from flambeau.engine.random_bounds import random_bounds
 from flambeau.engine.storage import Storage
+from flambeau.ops import call as path
 from flambeau.ops.creation import empty_tensor, finish, like_layout, sizes_of, target_device
 from flambeau.ops.declare import check_writable, copy_, default_dtype
-from flambeau.ops import call as path
 from flambeau.tensor import Tensor
 
 Fill = Callable[..., None]
@@ -49,7 +49,9 @@ def draw_into(tensor: Tensor, fill: Fill, generator: Generator | None, *argument
     return tensor
 
 
-def _fresh(shape: Any, kind: dtype, fill: Fill, generator: Generator | None, *arguments: Any) -> Tensor:
+def _fresh(
+    shape: Any, kind: dtype, fill: Fill, generator: Generator | None, *arguments: Any
+) -> Tensor:
     tensor = empty_tensor(shape, kind)
     if tensor.numel():
         fill(generator, tensor._storage.ready(), tensor.numel(), kind, *arguments)
@@ -70,7 +72,9 @@ def _creator(name: str, fill: Fill, kernel: str, doc: str) -> Callable[..., Tens
         target_device(device)
         kind = dtype or (out.dtype if out is not None else default_dtype())
         _check_float(kernel, kind)
-        return finish(_fresh(sizes_of(name, size or ((),)), kind, fill, generator), requires_grad, out)
+        return finish(
+            _fresh(sizes_of(name, size or ((),)), kind, fill, generator), requires_grad, out
+        )
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = doc
@@ -81,7 +85,10 @@ rand = _creator(
     "rand", draws.fill_uniform, "check_uniform_bounds", "Returns uniform numbers from [0, 1)."
 )
 randn = _creator(
-    "randn", draws.fill_normal, "normal_kernel_cpu", "Returns normal numbers with mean 0 and variance 1."
+    "randn",
+    draws.fill_normal,
+    "normal_kernel_cpu",
+    "Returns normal numbers with mean 0 and variance 1.",
 )
 
 
@@ -177,7 +184,14 @@ def _check_std(std: float) -> None:
 # -- in place --------------------------------------------------------------------------------------
 
 
-def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None, **named: float) -> Tensor:
+def uniform_(
+    self: Tensor,
+    from_: float = 0.0,
+    to: float = 1.0,
+    *,
+    generator: Generator | None = None,
+    **named: float,
+) -> Tensor:
     """Fills with uniform numbers from [from, to)."""
     low = named.get("from", from_)
     if low > to:
@@ -188,7 +202,9 @@ def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Ge
     return draw_into(self, draws.fill_uniform, generator, low, to)
 
 
-def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+def normal_(
+    self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
+) -> Tensor:
     """Fills with normal numbers."""
     _check_std(std)
     _check_float("normal_kernel_cpu", self.dtype)
@@ -208,7 +224,9 @@ def _check_probability(p: float, name: str) -> None:
         raise RuntimeError(f"{name} expects p to be in [0, 1], but got p={p}")
 
 
-def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = None, out: Tensor | None = None) -> Tensor:
+def bernoulli(
+    input: Tensor, p: Any = None, *, generator: Generator | None = None, out: Tensor | None = None
+) -> Tensor:
     """Returns 0s and 1s; ``input`` holds the probabilities of 1 (or ``p`` does)."""
     if p is not None:
         kind = input.dtype
@@ -219,12 +237,24 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
     result = empty_tensor(input.shape, input.dtype)
     if input.numel():
         draws.fill_bernoulli_each(
-            generator, result._storage.ready(), input.numel(), input.dtype, wide.data_ptr(), wide.dtype
+            generator,
+            result._storage.ready(),
+            input.numel(),
+            input.dtype,
+            wide.data_ptr(),
+            wide.dtype,
         )
     return finish(result, False, out)
 
 
-def random_(self: Tensor, from_: Any = None, to: Any = None, *, generator: Generator | None = None, **named: Any) -> Tensor:
+def random_(
+    self: Tensor,
+    from_: Any = None,
+    to: Any = None,
+    *,
+    generator: Generator | None = None,
+    **named: Any,
+) -> Tensor:
     """Fills with integers from [from, to); from the type's whole range without bounds."""
     low = named.get("from", from_)
     if low is None and to is None:
@@ -241,12 +271,16 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
     return draw_into(self, draws.fill_exponential, generator, lambd)
 
 
-def cauchy_(self: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+def cauchy_(
+    self: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None
+) -> Tensor:
     """Fills from the Cauchy distribution."""
     return draw_into(self, draws.fill_cauchy, generator, median, sigma)
 
 
-def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
+def log_normal_(
+    self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None
+) -> Tensor:
     """Fills with exponentials of normal numbers."""
     return draw_into(self, draws.fill_log_normal, generator, mean, std)
 
@@ -280,14 +314,18 @@ def multinomial(
     if num_samples <= 0:
         raise RuntimeError("cannot sample n_sample <= 0 samples")
     if not replacement and num_samples > input.shape[-1]:
-        raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+        raise RuntimeError(
+            "cannot sample n_sample > prob_dist.size(-1) samples without replacement"
+        )
     weights: Any = input.detach().contiguous()  # type: ignore[attr-defined]
     if not replacement or num_samples == 1:
         if bool((~(weights.isfinite() & (weights >= 0))).any()):
             raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
         if bool((weights.sum(-1) == 0).any()):
             raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
-        noise: Any = exponential_(empty_tensor(weights.shape, weights.dtype), 1.0, generator=generator)
+        noise: Any = exponential_(
+            empty_tensor(weights.shape, weights.dtype), 1.0, generator=generator
+        )
         scores = weights / noise
         if num_samples == 1:
             return finish(scores.argmax(-1, keepdim=True), False, out)

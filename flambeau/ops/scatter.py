@@ -38,9 +38,7 @@ def check_indices(index: Tensor, dim: int, size: int) -> None:
     if found is None or (found[0] >= -size and found[1] < size):
         return
     wrong = found[0] if found[0] < -size else found[1]
-    raise IndexError(
-        f"index {wrong} is out of bounds for dimension {dim} with size {size}"
-    )
+    raise IndexError(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -58,7 +56,11 @@ def _take_body(source: Any, *rest: Value) -> Value:
 
 
 _TAKE = FusedPointwise(
-    "index", _take_body, contiguous=True, indexed=(0,), positions=lambda layouts, static: (static[0],)
+    "index",
+    _take_body,
+    contiguous=True,
+    indexed=(0,),
+    positions=lambda layouts, static: (static[0],),
 )
 
 
@@ -76,7 +78,11 @@ _OFFSETS = FusedPointwise(
 
 
 def take(
-    source: Tensor, walk: Layout, indices: Sequence[Tensor], sizes: Sequence[int], strides: Sequence[int]
+    source: Tensor,
+    walk: Layout,
+    indices: Sequence[Tensor],
+    sizes: Sequence[int],
+    strides: Sequence[int],
 ) -> Tensor:
     """``source`` at ``walk`` (offsets per result index) plus each index times its stride.
 
@@ -123,7 +129,9 @@ class _ScatterRows:
 _SCATTER_ROWS = _ScatterRows()
 
 
-def scatter_rows(target: Tensor, values: Tensor, offsets: Tensor, mode: str, length: int = 1) -> None:
+def scatter_rows(
+    target: Tensor, values: Tensor, offsets: Tensor, mode: str, length: int = 1
+) -> None:
     """``target`` at ``offsets + 0 … length - 1`` gets, or is combined with, rows of ``values``.
 
     Records no graph.  ``mode`` is one of `compiler.scatter.MODES`.
@@ -131,9 +139,7 @@ def scatter_rows(target: Tensor, values: Tensor, offsets: Tensor, mode: str, len
     if not values.numel():
         return
     rows = values.numel() // length
-    path.record(
-        _SCATTER_ROWS, (contiguous(values), offsets), (mode, rows, length), (), (target,)
-    )
+    path.record(_SCATTER_ROWS, (contiguous(values), offsets), (mode, rows, length), (), (target,))
 
 
 # -- positions of true elements --------------------------------------------------------------------
@@ -212,6 +218,8 @@ def as_strided_backward(grad, self_layout, size, stride, storage_offset):
     viewed = layout.view(size, stride, start)
     extent = max(reach(layout.shape, layout.strides, layout.offset), reach(size, stride, start))
     whole = filled(Layout.of((extent,), grad.dtype), 0)
-    places = contiguous(as_strided(arange(extent), tuple(viewed.shape), tuple(viewed.strides), start))
+    places = contiguous(
+        as_strided(arange(extent), tuple(viewed.shape), tuple(viewed.strides), start)
+    )
     scatter_rows(whole, contiguous(grad), places, "sum")
     return {"self": as_strided(whole, tuple(layout.shape), tuple(layout.strides), layout.offset)}

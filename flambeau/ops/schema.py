@@ -24,7 +24,9 @@ from flambeau.tensor import Tensor
 
 REQUIRED = object()
 
-_PARAMETER = re.compile(r"(?P<type>[\w\[\]()!?.]+?(?:\([a-z]!?\))?)\s+(?P<name>\w+)(?:=(?P<default>.+))?$")
+_PARAMETER = re.compile(
+    r"(?P<type>[\w\[\]()!?.]+?(?:\([a-z]!?\))?)\s+(?P<name>\w+)(?:=(?P<default>.+))?$"
+)
 _TITLES = {
     "Tensor": "Tensor", "Operand": "Tensor", "Scalar": "Number", "int": "int", "bool": "bool", "float": "float",
     "str": "str", "ScalarType": "torch.dtype", "Device": "torch.device", "Generator": "Generator",
@@ -63,7 +65,9 @@ class Schema:
     parameters: tuple[Parameter, ...]
     returns: tuple[str, ...]
 
-    def bind(self, args: Sequence[Any], kwargs: dict[str, Any], *, method: bool = False) -> list[Any]:
+    def bind(
+        self, args: Sequence[Any], kwargs: dict[str, Any], *, method: bool = False
+    ) -> list[Any]:
         """The arguments in schema order, normalised; PyTorch's TypeError for a misfit."""
         parameters = self.parameters
         positional = [p for p in parameters if not p.keyword_only]
@@ -97,11 +101,13 @@ class Schema:
     def _bind_keywords(self, kwargs: dict[str, Any], values: list[Any]) -> None:
         for name, value in kwargs.items():
             for k, p in enumerate(self.parameters):
-                if p.name == name or (p.name == "self" and name == "input") or _ALIASES.get(name) == p.name:
+                if (
+                    p.name == name
+                    or (p.name == "self" and name == "input")
+                    or _ALIASES.get(name) == p.name
+                ):
                     if values[k] is not REQUIRED:
-                        raise TypeError(
-                            f"{self.name}() got multiple values for argument '{name}'"
-                        )
+                        raise TypeError(f"{self.name}() got multiple values for argument '{name}'")
                     values[k] = self._check(p, value, ())
                     break
             else:
@@ -120,7 +126,14 @@ class Schema:
 
 
 # numpy's spellings, which PyTorch accepts for the arguments of these names.
-_ALIASES = {"axis": "dim", "keepdims": "keepdim", "x": "self", "a": "self", "x1": "self", "x2": "other"}
+_ALIASES = {
+    "axis": "dim",
+    "keepdims": "keepdim",
+    "x": "self",
+    "a": "self",
+    "x1": "self",
+    "x2": "other",
+}
 
 
 def public_name(p: Parameter) -> str:
@@ -131,7 +144,11 @@ def describe(value: Any) -> str:
     """How PyTorch names the type of a wrong argument."""
     if isinstance(value, (tuple, list)):
         inner = type(value[0]).__name__ if value else ""
-        return f"{type(value).__name__} of {inner}s" if inner and isinstance(value, tuple) else type(value).__name__
+        return (
+            f"{type(value).__name__} of {inner}s"
+            if inner and isinstance(value, tuple)
+            else type(value).__name__
+        )
     return type(value).__name__
 
 
@@ -184,10 +201,14 @@ def _of_type(*accepted: type) -> Callable[[Any, Parameter], Any]:
 
 _CONVERTERS: dict[str, Callable[[Any, Parameter], Any]] = {
     "Tensor": lambda v, p: v if isinstance(v, Tensor) else REQUIRED,
-    "Operand": lambda v, p: v if isinstance(v, Tensor) else as_number(v) if is_number(v) else REQUIRED,
+    "Operand": lambda v, p: (
+        v if isinstance(v, Tensor) else as_number(v) if is_number(v) else REQUIRED
+    ),
     "Scalar": _number,
     "int": lambda v, p: as_int(v),
-    "bool": lambda v, p: v if isinstance(v, (bool, np.bool_)) else bool(v) if type(v) is int else REQUIRED,
+    "bool": lambda v, p: (
+        v if isinstance(v, (bool, np.bool_)) else bool(v) if type(v) is int else REQUIRED
+    ),
     "float": lambda v, p: float(as_number(v)) if is_number(v) else REQUIRED,
     "str": _of_type(str),
     "ScalarType": lambda v, p: v if isinstance(v, dtype) else _python_type(v),
@@ -209,7 +230,12 @@ def _all_tensors(value: Any) -> bool:
 
 def _python_type(value: Any) -> Any:
     if value in (bool, int, float, complex):
-        return {bool: types.bool_, int: types.int64, float: types.float64, complex: types.complex128}[value]
+        return {
+            bool: types.bool_,
+            int: types.int64,
+            float: types.float64,
+            complex: types.complex128,
+        }[value]
     return REQUIRED
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flambeau.graph import Node
 from flambeau.core.layout import Layout, contiguous_strides
 from flambeau.engine.storage import Storage
+from flambeau.graph import Node
 from flambeau.ops import call as path
 from flambeau.ops.creation import filled
 from flambeau.ops.declare import composite, copy, copy_, expand_shape
@@ -55,9 +55,7 @@ def view_strides(layout: Layout, shape: Sequence[int]) -> tuple[int, ...] | None
     base = layout.strides[-1] if layout.ndim else 1
     for d in range(layout.ndim - 1, -1, -1):
         block *= layout.shape[d]
-        joined = d > 0 and (
-            layout.shape[d - 1] == 1 or layout.strides[d - 1] == block * base
-        )
+        joined = d > 0 and (layout.shape[d - 1] == 1 or layout.strides[d - 1] == block * base)
         if joined:
             continue
         filled_block = 1
@@ -136,7 +134,9 @@ def view_as_is_backward(grad):
     return {"self": grad}
 
 
-@view_operator("expand(Tensor(a) self, int[] size, *, bool implicit=False) -> Tensor(a)", variants="method")
+@view_operator(
+    "expand(Tensor(a) self, int[] size, *, bool implicit=False) -> Tensor(a)", variants="method"
+)
 def expand(layout, size, implicit):
     """Returns a view with dimensions of size 1 repeated; -1 keeps a size."""
     if len(size) < layout.ndim:
@@ -204,7 +204,11 @@ def permute_samples(make):
     yield make(2, 3), (0,)
 
 
-@view_operator("transpose(Tensor(a) self, int dim0, int dim1) -> Tensor(a)", aliases="swapaxes swapdims", variants="function method inplace")
+@view_operator(
+    "transpose(Tensor(a) self, int dim0, int dim1) -> Tensor(a)",
+    aliases="swapaxes swapdims",
+    variants="function method inplace",
+)
 def transpose(layout, dim0, dim1):
     """Returns a view with two dimensions exchanged."""
     a, b = wrap_dim(dim0, layout.ndim), wrap_dim(dim1, layout.ndim)
@@ -233,9 +237,7 @@ def transpose_samples(make):
 def t(layout):
     """Returns the transposed view of a matrix; vectors and scalars as they are."""
     if layout.ndim > 2:
-        raise RuntimeError(
-            f"t() expects a tensor with <= 2 dimensions, but self is {layout.ndim}D"
-        )
+        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {layout.ndim}D")
     return layout.view(layout.shape[::-1], layout.strides[::-1], layout.offset)
 
 
@@ -251,7 +253,9 @@ def t_samples(make):
     yield (make(2, 3, 4),)
 
 
-@view_operator("unsqueeze(Tensor(a) self, int dim) -> Tensor(a)", variants="function method inplace")
+@view_operator(
+    "unsqueeze(Tensor(a) self, int dim) -> Tensor(a)", variants="function method inplace"
+)
 def unsqueeze(layout, dim):
     """Returns a view with a dimension of size 1 inserted."""
     dim = wrap_dim(dim, layout.ndim + 1)
@@ -275,7 +279,9 @@ def unsqueeze_samples(make):
     yield make(2, 3), 3
 
 
-@view_operator("squeeze(Tensor(a) self, int[1]? dim=None) -> Tensor(a)", variants="function method inplace")
+@view_operator(
+    "squeeze(Tensor(a) self, int[1]? dim=None) -> Tensor(a)", variants="function method inplace"
+)
 def squeeze(layout, dim):
     """Returns a view without the dimensions of size 1 (all, or those in ``dim``)."""
     dims = range(layout.ndim) if dim is None else [wrap_dim(d, layout.ndim) for d in dim]
@@ -329,7 +335,8 @@ def select_samples(make):
 
 
 @view_operator(
-    "slice(Tensor(a) self, int dim=0, int? start=None, int? end=None, int step=1) -> Tensor(a)", variants=""
+    "slice(Tensor(a) self, int dim=0, int? start=None, int? end=None, int step=1) -> Tensor(a)",
+    variants="",
 )
 def slice_(layout, dim, start, end, step):
     """Returns ``self[start:end:step]`` along a dimension."""
@@ -372,9 +379,7 @@ def narrow(self, dim, start, length):
         )
     start += n if start < 0 else 0
     if start + length > n:
-        raise RuntimeError(
-            f"start ({start}) + length ({length}) exceeds dimension size ({n})."
-        )
+        raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({n}).")
     return slice_(self, dim, start, start + length, 1)
 
 
@@ -469,7 +474,9 @@ def flatten_samples(make):
     yield make(2, 3), 1, 0
 
 
-@composite("contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)", variants="method")
+@composite(
+    "contiguous(Tensor(a) self, *, MemoryFormat memory_format=0) -> Tensor(a)", variants="method"
+)
 def contiguous(self, memory_format):
     """Returns the tensor itself if its elements lie in row-major order, else a copy that does."""
     if self._layout.is_contiguous:
@@ -482,7 +489,9 @@ def contiguous_copy(tensor: Tensor) -> Tensor:
     layout = tensor._layout
     if layout.is_contiguous:
         return copy(tensor)
-    result = Tensor._from_storage(Storage(layout.numel * layout.dtype.itemsize, layout.device), layout.contiguous())
+    result = Tensor._from_storage(
+        Storage(layout.numel * layout.dtype.itemsize, layout.device), layout.contiguous()
+    )
     return copy_(result, tensor)
 
 
@@ -514,9 +523,10 @@ class _CopySlices:
         layout, inner = node.saved
         (grad,) = grads
         whole = geometry(node.output_layouts[0], grad)
-        inside = Tensor._from_storage(whole._storage, layout.with_dtype(grad.dtype).view(
-            layout.shape, layout.strides, layout.offset
-        ))
+        inside = Tensor._from_storage(
+            whole._storage,
+            layout.with_dtype(grad.dtype).view(layout.shape, layout.strides, layout.offset),
+        )
         results = run_inner(inner, [copy(inside)])
         first = results[0]
         if first is None:
@@ -537,9 +547,13 @@ class _StridedView:
         (grad,) = grads
         zero = filled(Layout.of((), grad.dtype), 0)
         whole = geometry(base, expand(zero, base.shape))
-        copy_(Tensor._from_storage(whole._storage, Layout.of(
-            layout.shape, grad.dtype, grad.device, layout.strides, layout.offset
-        )), grad)
+        copy_(
+            Tensor._from_storage(
+                whole._storage,
+                Layout.of(layout.shape, grad.dtype, grad.device, layout.strides, layout.offset),
+            ),
+            grad,
+        )
         return [whole]
 
 

@@ -20,7 +20,12 @@ from flambeau.ops.operator import Operator
 
 FOLDER = Path(__file__).resolve().parent.parent / "references" / "ops"
 OPERATORS = table.with_samples()
-TOLERANCE = {"float16": (2e-3, 2e-3), "bfloat16": (2e-2, 2e-2), "float32": (2e-5, 2e-5), "float64": (1e-9, 1e-9)}
+TOLERANCE = {
+    "float16": (2e-3, 2e-3),
+    "bfloat16": (2e-2, 2e-2),
+    "float32": (2e-5, 2e-5),
+    "float64": (1e-9, 1e-9),
+}
 WINDOWS = [1, 1024]
 
 
