@@ -14,8 +14,10 @@ from flambeau.core.memory_format import contiguous_format, strided
 from flambeau.engine.storage import Storage
 from flambeau.ops import (  # noqa: F401 - importing declares the operators
     activation,
+    arrangement,
     clamp,
     classification_loss,
+    closeness,
     combination,
     comparison,
     conversion,
@@ -178,8 +180,9 @@ def attach_operators() -> None:
     """Gives ``Tensor`` every method that the declarations ask for."""
     for op in tuple(OPERATORS.values()):
         for name in (op.name, *op.aliases):
-            if "method" in op.variants:
-                setattr(Tensor, name, _name(method_for(op), name, op.__doc__))
+            if "method" not in op.variants:
+                continue
+            setattr(Tensor, name, _name(method_for(op), name, op.__doc__))
             if "inplace" in op.variants:
                 doc = f"In-place version of :meth:`{name}`."
                 setattr(Tensor, f"{name}_", _name(inplace_method(op), f"{name}_", doc))
@@ -409,6 +412,7 @@ def attach_protocols() -> None:
         **random.METHODS,
         **indexing.METHODS,
         **joining.METHODS,
+        **arrangement.METHODS,
     }
     for name, function in methods.items():
         setattr(Tensor, name, function)

@@ -31,6 +31,24 @@ class _GradMode(threading.local):
 grad_mode = _GradMode()
 
 
+def _not_loaded(*arguments: Any) -> Any:
+    raise AssertionError("the layers above the graph are not loaded")
+
+
+class Above:
+    """What nodes need from layers above this one, which put it here when they are loaded.
+
+    ``run_derivative(node, grads)`` evaluates a declared derivative (autograd/engine.py);
+    ``copy_slices(base, layout, node)`` joins a written view's history into its base's (ops/view.py).
+    """
+
+    run_derivative: Callable[..., Any] = staticmethod(_not_loaded)
+    copy_slices: Callable[..., Any] = staticmethod(_not_loaded)
+
+
+above = Above()
+
+
 class SavedResult:
     """An operator's own result, saved for its backward without keeping a cycle of references."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from flambeau.core import dtype as types
@@ -46,7 +47,7 @@ def set_default_device(where: Any) -> None:
 
 def set_num_threads(int: int) -> None:
     """Sets how many threads kernels use.  Results do not depend on it."""
-    if not isinstance(int, type(1)) or int <= 0:
+    if not isinstance(int, Integral) or int <= 0:
         raise RuntimeError("set_num_threads expects a positive integer")
     backend.set_num_threads(int)
 

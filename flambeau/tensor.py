@@ -322,7 +322,8 @@ def wrap_dim(dim: int, ndim: int) -> int:
     limit = max(ndim, 1)
     if not -limit <= dim < limit:
         raise IndexError(
-            f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], but got {dim})"
+            f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], but got "
+            f"{dim})"
         )
     return dim + limit if dim < 0 else dim
 
@@ -345,19 +346,21 @@ def check_assigned_grad(tensor: Tensor, grad: Tensor) -> None:
     """PyTorch's checks of ``tensor.grad = grad``."""
     if not isinstance(grad, Tensor):
         raise TypeError(
-            f'assigned grad expected to be a Tensor or None but got grad of type "{type(grad).__name__}"'
+            "assigned grad expected to be a Tensor or None but got grad of type "
+            f'"{type(grad).__name__}"'
         )
     if grad is tensor:
         raise RuntimeError("can't assign Variable as its own grad")
     if grad.dtype is not tensor.dtype:
         raise RuntimeError(
-            f"attempting to assign a gradient with dtype '{types_name(grad.dtype)}' to a tensor with "
-            f"dtype '{types_name(tensor.dtype)}'. Please ensure that the gradient and the tensor have "
-            "the same dtype"
+            f"attempting to assign a gradient with dtype '{types_name(grad.dtype)}' to a tensor "
+            f"with dtype '{types_name(tensor.dtype)}'. Please ensure that the gradient and the "
+            "tensor have the same dtype"
         )
     if grad.shape != tensor.shape:
         raise RuntimeError(
-            f"assigned grad has data of a different size: the gradient has size {list(grad.shape)} but the tensor has size {list(tensor.shape)}"
+            "assigned grad has data of a different size: the gradient has size "
+            f"{list(grad.shape)} but the tensor has size {list(tensor.shape)}"
         )
 
 

@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from flambeau.graph import Node, SavedResult, grad_mode
+from flambeau.graph import Node, SavedResult, grad_mode, above
 from flambeau.core.layout import Layout
-from flambeau.ops import operator, view
+from flambeau.ops import view
 from flambeau.ops.creation import filled, ones_like
 from flambeau.ops.declare import copy
 from flambeau.ops.operator import UNNEEDED
@@ -453,5 +453,4 @@ def tensor_backward(
     backward((self,), gradient, retain_graph, create_graph, inputs)
 
 
-operator.run_derivative = run_derivative
-view.run_inner = run_derivative
+above.run_derivative = run_derivative

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flambeau.graph import Node, SavedResult, grad_mode
+from flambeau.graph import Node, SavedResult, grad_mode, above
 from flambeau.core.layout import Layout
 from flambeau.engine.call import Call
 from flambeau.engine.storage import Storage
@@ -340,12 +340,8 @@ def rebase(tensor: Tensor, node: Node) -> None:
         tensor._requires_grad = True
         tensor._output_nr = 0
         return
-    base._grad_fn = copy_slices(base, tensor._layout, node)
+    base._grad_fn = above.copy_slices(base, tensor._layout, node)
     base._requires_grad = True
     base._output_nr = 0
     tensor._requires_grad = True
     tensor._view_version = -2  # any other number than the storage's version: stale
-
-
-# Set by ops/view.py: a node that joins a view's history into its base's.
-copy_slices: Callable[[Tensor, Layout, Node], Node]

@@ -24,12 +24,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from flambeau.graph import above
 from flambeau.ops.schema import REQUIRED, Schema
 
 OPERATORS: dict[str, Operator] = {}
 
-# Set by autograd/engine.py, which lies above: evaluates a declared derivative.
-run_derivative: Callable[[Any, Any], Any]
 
 
 class Operator:
@@ -105,7 +104,7 @@ class Operator:
 
     def backward(self, node: Any, grads: Any) -> Any:
         """The inputs' gradients; what the autograd engine calls on every node's operator."""
-        return run_derivative(node, grads)
+        return above.run_derivative(node, grads)
 
     @property
     def __signature__(self) -> inspect.Signature:

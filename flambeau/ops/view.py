@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from flambeau.core.layout import Layout, contiguous_strides
 from flambeau.engine.storage import Storage
-from flambeau.graph import Node
+from flambeau.graph import Node, above
 from flambeau.ops import call as path
 from flambeau.ops.creation import filled
 from flambeau.ops.declare import composite, copy, copy_, expand_shape
@@ -432,7 +432,8 @@ def as_strided(layout, size, stride, storage_offset):
         raise RuntimeError("mismatch in length of strides and shape")
     if any(s < 0 for s in stride):
         raise RuntimeError(
-            f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}"
+            "as_strided: Negative strides are not supported at the moment, got strides: "
+            f"{list(stride)}"
         )
     return layout.view(size, stride, layout.offset if storage_offset is None else storage_offset)
 
@@ -505,10 +506,6 @@ def geometry(layout: Layout, grad: Tensor) -> Tensor:
     return copy_(result, grad)
 
 
-# Set by autograd/engine.py: runs one node's derivative.
-run_inner: Callable[[Node, list[Tensor]], list[Tensor | None]]
-
-
 class _CopySlices:
     """The history of a base after one of its views was written in place.
 
@@ -527,7 +524,7 @@ class _CopySlices:
             whole._storage,
             layout.with_dtype(grad.dtype).view(layout.shape, layout.strides, layout.offset),
         )
-        results = run_inner(inner, [copy(inside)])
+        results = above.run_derivative(inner, [copy(inside)])
         first = results[0]
         if first is None:
             copy_(inside, filled(Layout.of((), grad.dtype), 0))
@@ -583,4 +580,4 @@ def rebuild_view_grad_fn(view: Tensor) -> Node | None:
     return node
 
 
-path.copy_slices = copy_slices
+above.copy_slices = copy_slices

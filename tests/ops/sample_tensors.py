@@ -1,4 +1,4 @@
-"""The operators' sample tables as arguments for flambeau or, in tools/record_ops.py, for PyTorch."""
+"""Sample tables as arguments for flambeau or, in tools/record_ops.py, for PyTorch."""
 
 from __future__ import annotations
 
