@@ -111,8 +111,9 @@ for _op in _OPERATORS.values():
         for _name in (_op.name, *_op.aliases):
             globals()[_name] = _op
 
-from flambeau.version import __version__
 from math import e, inf, nan, pi
+
+from flambeau.version import __version__
 
 newaxis = None
 float = float32
@@ -124,7 +125,6 @@ short = int16
 cfloat = complex64
 cdouble = complex128
 
-from flambeau import autograd, cuda, random  # noqa: E402
-from flambeau import nn, optim, serialization, utils  # noqa: E402
+from flambeau import autograd, cuda, nn, optim, random, serialization, utils  # noqa: E402  # noqa: E402
 from flambeau.compat.torch_alias import install_as_torch  # noqa: E402
 from flambeau.serialization import load, save  # noqa: E402

@@ -95,7 +95,9 @@ def binary_dunder(op: Operator, swap: bool = False) -> Callable[..., Any]:
         try:
             return op.call_method((self, other), {})
         except TypeError:
-            if isinstance(other, (str, list, tuple, dict, type(None))) or not hasattr(other, "__float__"):
+            if isinstance(other, (str, list, tuple, dict, type(None))) or not hasattr(
+                other, "__float__"
+            ):
                 return NotImplemented
             raise
 
@@ -168,7 +170,10 @@ def method_for(op: Operator) -> Callable[..., Any]:
         tensors = [p for p in parameters if p.is_tensor]
         if len(parameters) == 1:
             return unary_method(op)
-        others_have_defaults = all(not isinstance(p.default, object().__class__) or p.default is not declare.parse for p in parameters)
+        others_have_defaults = all(
+            not isinstance(p.default, object().__class__) or p.default is not declare.parse
+            for p in parameters
+        )
         if len(tensors) == 2 and tensors[1].kind == "Operand" and others_have_defaults:
             return binary_method(op)
     if isinstance(op, ViewOperator):
@@ -220,7 +225,9 @@ def _construct(cls: type[Tensor], *args: Any, dtype: Any = None, device: Any = N
         made = creation.empty_tensor((0,), kind)
     elif len(args) == 1 and isinstance(args[0], Tensor):
         made = view.view_as_is(args[0].detach())  # type: ignore[attr-defined]
-    elif len(args) == 1 and not isinstance(args[0], (int, Tensor)) and not hasattr(args[0], "numel"):
+    elif (
+        len(args) == 1 and not isinstance(args[0], (int, Tensor)) and not hasattr(args[0], "numel")
+    ):
         made = interchange.tensor_from_data(args[0], kind)
     else:
         sizes = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
@@ -258,10 +265,14 @@ def _set_data(self: Tensor, other: Tensor) -> None:
 def _detach_(self: Tensor) -> Tensor:
     if self._base is not None:
         raise RuntimeError(
-            "Can't detach views in-place. Use detach() instead. If you are using DistributedDataParallel "
-            "(DDP) for training, and gradient_as_bucket_view is set as True, gradients are views of DDP "
-            "buckets, and hence detach_() cannot be called on these gradients. To fix this error, please "
-            "refer to the Optimizer.zero_grad() function in torch/optim/optimizer.py as the solution."
+            "Can't detach views in-place. Use detach() instead. If you are using "
+            "DistributedDataParallel "
+            "(DDP) for training, and gradient_as_bucket_view is set as True, gradients are views "
+            "of DDP "
+            "buckets, and hence detach_() cannot be called on these gradients. To fix this error, "
+            "please "
+            "refer to the Optimizer.zero_grad() function in torch/optim/optimizer.py as the "
+            "solution."
         )
     self._grad_fn, self._requires_grad, self._output_nr = None, False, 0
     return self
@@ -314,8 +325,12 @@ def set_(self: Tensor, source: Any = None, *args: Any, **kwargs: Any) -> Tensor:
     if isinstance(source, Tensor):
         self._storage, self._layout = source._storage, source._layout
         return self
-    offset, size, stride = args if len(args) == 3 else (0, (source.nbytes() // self.itemsize,), (1,))
-    self._storage = source._untyped_storage._storage if hasattr(source, "_untyped_storage") else source._storage
+    offset, size, stride = (
+        args if len(args) == 3 else (0, (source.nbytes() // self.itemsize,), (1,))
+    )
+    self._storage = (
+        source._untyped_storage._storage if hasattr(source, "_untyped_storage") else source._storage
+    )
     self._layout = Layout.of(tuple(size), self.dtype, self.device, tuple(stride), offset)
     return self
 
@@ -334,7 +349,8 @@ def deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
     """``copy.deepcopy``: leaves only; shared memory stays shared within one copy."""
     if self.grad_fn is not None:
         raise RuntimeError(
-            "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol "
+            "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
+            "protocol "
             "at the moment.  If you were attempting to deepcopy a module, this may be because of a "
             "torch.nn.utils.weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001"
         )

@@ -36,9 +36,7 @@ def item(tensor: Tensor) -> Any:
     """The value of a one-element tensor as a Python number."""
     layout = tensor._layout
     if layout.numel != 1:
-        raise RuntimeError(
-            f"a Tensor with {layout.numel} elements cannot be converted to Scalar"
-        )
+        raise RuntimeError(f"a Tensor with {layout.numel} elements cannot be converted to Scalar")
     dtype = layout.dtype
     address = tensor._storage.ready() + layout.offset * dtype.itemsize
     values = _UNPACKERS[dtype](ctypes.string_at(address, dtype.itemsize))
@@ -104,7 +102,8 @@ def from_numpy(array: Any) -> Tensor:
     found = types.FROM_NUMPY.get(array.dtype)
     if found is None or array.dtype == np.uint16:
         raise TypeError(
-            f"can't convert np.ndarray of type {_numpy_name(array.dtype)}. The only supported types "
+            f"can't convert np.ndarray of type {_numpy_name(array.dtype)}. The only supported "
+            "types "
             "are: float64, float32, float16, complex64, complex128, int64, int32, int16, int8, "
             "uint64, uint32, uint16, uint8, and bool."
         )
@@ -137,9 +136,7 @@ def _numpy_name(kind: np.dtype) -> str:
 # -- Python data -----------------------------------------------------------------------------------
 
 
-def tensor_from_data(
-    data: Any, dtype: dtype | None = None, device: device | None = None
-) -> Tensor:
+def tensor_from_data(data: Any, dtype: dtype | None = None, device: device | None = None) -> Tensor:
     """A new tensor with a copy of ``data``: numbers, nested sequences, arrays, tensors."""
     if isinstance(data, Tensor):
         source = Tensor._from_storage(data._storage, data._layout)
@@ -265,7 +262,8 @@ def _raise_ragged(entry: Any, expected: tuple[int, ...], found: tuple[int, ...],
         if expected and not isinstance(entry, Sequence):
             raise TypeError("only integer tensors of a single element can be converted to an index")
         raise ValueError(
-            f"expected sequence of length {expected[0] if expected else 1} at dim 1 (got {found[0] if found else 0})"
+            f"expected sequence of length {expected[0] if expected else 1} at dim 1 (got "
+            f"{found[0] if found else 0})"
         )
     dim = next((d for d, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), 0)
     raise ValueError(

@@ -4,13 +4,13 @@ from flambeau.autograd import function, graph
 from flambeau.autograd.engine import backward, grad
 from flambeau.autograd.function import Function
 from flambeau.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
+from flambeau.autograd.variable import Variable
 from flambeau.graph import (
     enable_grad,
     inference_mode,
     no_grad,
     set_grad_enabled,
 )
-from flambeau.autograd.variable import Variable
 
 __all__ = [
     "Function",

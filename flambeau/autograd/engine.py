@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from flambeau.graph import Node, SavedResult, grad_mode, above
 from flambeau.core.layout import Layout
+from flambeau.graph import Node, SavedResult, above, grad_mode
 from flambeau.ops import view
 from flambeau.ops.creation import filled, ones_like
 from flambeau.ops.declare import copy
@@ -81,7 +81,8 @@ def grad(
     found = [walk.captured.get(id(tensor)) for tensor in inputs]
     if materialize_grads:
         return tuple(
-            filled(t._layout.contiguous(), 0) if g is None else g for t, g in zip(inputs, found, strict=True)
+            filled(t._layout.contiguous(), 0) if g is None else g
+            for t, g in zip(inputs, found, strict=True)
         )
     if not allow_unused and any(g is None for g in found):
         raise RuntimeError(
@@ -95,9 +96,7 @@ def _seeds(outputs: Sequence[Tensor], given: Any) -> list[Tensor]:
     if given is None or isinstance(given, Tensor):
         given = (given,) * len(outputs) if given is None else (given,)
     if len(given) != len(outputs):
-        raise RuntimeError(
-            f"got {len(outputs)} tensors and {len(given)} gradients"
-        )
+        raise RuntimeError(f"got {len(outputs)} tensors and {len(given)} gradients")
     seeds = []
     for k, (output, seed) in enumerate(zip(outputs, given, strict=True)):
         if not output.requires_grad:
@@ -248,7 +247,9 @@ class _Walk:
                 have = tensor._grad
                 tensor._grad = gradient if have is None else add(have, gradient)
 
-    def _call_post_hooks(self, node: Node, results: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
+    def _call_post_hooks(
+        self, node: Node, results: Sequence[Any], grads: Sequence[Any]
+    ) -> Sequence[Any]:
         for hook in tuple(node.post_hooks.values()):
             replaced = hook(tuple(results), tuple(grads))
             if replaced is not None:
@@ -336,9 +337,7 @@ def _hook_result(returned: Any, gradient: Tensor) -> Tensor:
     if returned is None:
         return gradient
     if not isinstance(returned, Tensor):
-        raise TypeError(
-            f"hook should return None or a Tensor, not {type(returned).__name__}"
-        )
+        raise TypeError(f"hook should return None or a Tensor, not {type(returned).__name__}")
     return returned
 
 

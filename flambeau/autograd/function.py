@@ -157,7 +157,8 @@ class Function(metaclass=_FunctionMeta):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Returns one gradient per input of ``forward``."""
         raise NotImplementedError(
-            "You must implement either the backward or vjp method for your custom autograd.Function "
+            "You must implement either the backward or vjp method for your custom "
+            "autograd.Function "
             "to use it with backward mode AD."
         )
 
@@ -183,7 +184,9 @@ class Function(metaclass=_FunctionMeta):
         return outputs if isinstance(output, tuple) else outputs[0]
 
 
-def _own_outputs(outputs: tuple[Any, ...], inputs: list[Tensor], ctx: FunctionCtx) -> tuple[Any, ...]:
+def _own_outputs(
+    outputs: tuple[Any, ...], inputs: list[Tensor], ctx: FunctionCtx
+) -> tuple[Any, ...]:
     """Inputs that are returned as they are become views, so that each output is its own tensor."""
     dirty = {id(t) for t in ctx._dirty}
     given = {id(t) for t in inputs}
@@ -193,7 +196,11 @@ def _own_outputs(outputs: tuple[Any, ...], inputs: list[Tensor], ctx: FunctionCt
 
 
 def _attach(
-    cls: type[Function], ctx: FunctionCtx, tensors: list[tuple[int, Tensor]], outputs: tuple[Any, ...], count: int
+    cls: type[Function],
+    ctx: FunctionCtx,
+    tensors: list[tuple[int, Tensor]],
+    outputs: tuple[Any, ...],
+    count: int,
 ) -> None:
     silent = {id(t) for t in ctx._non_differentiable}
     results = [o for o in outputs if isinstance(o, Tensor)]

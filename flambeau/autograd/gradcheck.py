@@ -33,7 +33,9 @@ def _values(tensor: Tensor) -> np.ndarray:
     return np.array(shared_array(plain), np.float64)
 
 
-def _numerical(function: Callable[..., Any], inputs: Sequence[Any], which: Tensor, eps: float) -> list[np.ndarray]:
+def _numerical(
+    function: Callable[..., Any], inputs: Sequence[Any], which: Tensor, eps: float
+) -> list[np.ndarray]:
     """One Jacobian per output: (elements of the input, elements of the output)."""
     memory = shared_array(Tensor._from_storage(which._storage, which._layout))
     flat = [np.unravel_index(k, which.shape) for k in range(which.numel())]
@@ -109,7 +111,9 @@ def gradcheck(
     return True
 
 
-def gradgradcheck(func: Callable[..., Any], inputs: Any, grad_outputs: Any = None, **options: Any) -> bool:
+def gradgradcheck(
+    func: Callable[..., Any], inputs: Any, grad_outputs: Any = None, **options: Any
+) -> bool:
     """Checks gradients of gradients the same way."""
     given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     checked = _floating(_tensors(given))

@@ -19,7 +19,9 @@ class _VariableMeta(TensorMeta):
 class Variable(Tensor, metaclass=_VariableMeta):
     """``Variable(tensor, requires_grad=False)`` gives a tensor over the same memory."""
 
-    def __new__(cls, data: Any = None, requires_grad: bool = False, volatile: bool | None = None) -> Any:
+    def __new__(
+        cls, data: Any = None, requires_grad: bool = False, volatile: bool | None = None
+    ) -> Any:
         if volatile is not None:
             warnings.warn(
                 "volatile was removed and now has no effect. Use `with torch.no_grad():` instead.",

@@ -116,7 +116,9 @@ class Builder:
 
     # -- arithmetic (operands of equal type; a Python number takes the other's type) -----------
 
-    def _binary(self, a: Var | int | float, b: Var | int | float, int_op: str, float_op: str) -> Var:
+    def _binary(
+        self, a: Var | int | float, b: Var | int | float, int_op: str, float_op: str
+    ) -> Var:
         if not isinstance(a, Var):
             assert isinstance(b, Var)
             a = self.constant(a, b.type)
@@ -268,9 +270,7 @@ class Builder:
     def masked_load(self, type_: str, pointer: Var, mask: Var, align: int) -> Var:
         """Zero in the lanes that the mask leaves out."""
         name = f"llvm.masked.load.{mangled(type_)}.p0"
-        return self.intrinsic(
-            name, type_, pointer, Var("i32", str(align)), mask, self.zero(type_)
-        )
+        return self.intrinsic(name, type_, pointer, Var("i32", str(align)), mask, self.zero(type_))
 
     def masked_store(self, value: Var, pointer: Var, mask: Var, align: int) -> None:
         name = f"llvm.masked.store.{mangled(value.type)}.p0"
@@ -345,7 +345,8 @@ class Builder:
         )
         for k, (value, initial, new) in enumerate(zip(values, carried, updated, strict=True)):
             self.lines[phis + 1 + k] = (
-                f"  {value.name} = phi {value.type} [{initial.name}, %{before}], [{new.name}, %{last}]"
+                f"  {value.name} = phi {value.type} [{initial.name}, %{before}], [{new.name}, "
+                f"%{last}]"
             )
         self.label(done)
         return index, values

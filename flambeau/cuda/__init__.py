@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 
-
 def is_available() -> bool:
     """Whether CUDA devices can be used: not yet."""
     return False
@@ -77,7 +76,7 @@ def manual_seed_all(seed: int) -> None:
     """See :func:`manual_seed`."""
 
 
-class device:  # noqa: N801 - PyTorch's name
+class device:
     """A context that would select a device."""
 
     def __init__(self, device: Any) -> None:
@@ -88,5 +87,3 @@ class device:  # noqa: N801 - PyTorch's name
 
     def __exit__(self, *exception: object) -> None:
         return None
-
-

@@ -107,9 +107,7 @@ def _disjoint(a: Layout, b: Layout) -> bool:
     """Whether two views of one storage certainly share no byte."""
     if a is b:
         return False
-    return (
-        a.nbytes <= b.offset * b.dtype.itemsize or b.nbytes <= a.offset * a.dtype.itemsize
-    )
+    return a.nbytes <= b.offset * b.dtype.itemsize or b.nbytes <= a.offset * a.dtype.itemsize
 
 
 def _compatible(call: Call, group: Group, shape: tuple[int, ...]) -> bool:
@@ -172,14 +170,17 @@ def merged_strides(
     return tuple(result)
 
 
-def pointwise_axes(shape: Sequence[int], leading: Sequence[int], others: Sequence[Sequence[int]]) -> Axes:
+def pointwise_axes(
+    shape: Sequence[int], leading: Sequence[int], others: Sequence[Sequence[int]]
+) -> Axes:
     """Loops over ``shape``, outermost first, in the order of the strides ``leading``."""
     order = [d for d, n in enumerate(shape) if n != 1]
     order.sort(key=lambda d: -leading[d])
     axes: list[tuple[int, ...]] = []
     for d in order:
         if axes and all(
-            merged_strides(s, shape, (axes[-1][-1:] + (d,),)) is not None for s in (leading, *others)
+            merged_strides(s, shape, (axes[-1][-1:] + (d,),)) is not None
+            for s in (leading, *others)
         ):
             axes[-1] += (d,)
         else:
@@ -209,9 +210,7 @@ def reduction_axes(
     axes: list[tuple[int, ...]] = []
     for d in order:
         same_kind = bool(axes) and (axes[-1][-1] in dims) == (d in dims)
-        if same_kind and all(
-            s[axes[-1][-1]] == s[d] * shape[d] for s in (strides, *others)
-        ):
+        if same_kind and all(s[axes[-1][-1]] == s[d] * shape[d] for s in (strides, *others)):
             axes[-1] += (d,)
         else:
             axes.append((d,))

@@ -19,7 +19,7 @@ from flambeau.compiler.kernel import (
     Tracer,
     Value,
 )
-from flambeau.compiler.kernel_step import WORKSPACE, KernelStep, Pointer
+from flambeau.compiler.kernel_step import WORKSPACE, Pointer
 from flambeau.compiler.target import Target
 from flambeau.core import dtype as types
 from flambeau.core.dtype import dtype
@@ -100,7 +100,11 @@ class Step:
 
 
 def lower(
-    group: Group, calls: Sequence[Call], starts: Sequence[int], stored: frozenset[int], target: Target
+    group: Group,
+    calls: Sequence[Call],
+    starts: Sequence[int],
+    stored: frozenset[int],
+    target: Target,
 ) -> Step:
     """``starts[k]`` is where call ``k``'s numbers begin; ``stored`` are the slots that need memory."""
     if group.library:

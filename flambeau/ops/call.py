@@ -11,15 +11,15 @@ or an interrupt anywhere leaves a tape that is whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from flambeau.graph import Node, SavedResult, grad_mode, above
 from flambeau.core.layout import Layout
 from flambeau.engine.call import Call
 from flambeau.engine.storage import Storage
 from flambeau.engine.tape import Tape, thread
 from flambeau.engine.turns import IDLE, RECORDING
+from flambeau.graph import Node, SavedResult, above, grad_mode
 from flambeau.ops.operator import UNNEEDED
 from flambeau.tensor import Tensor
 
@@ -323,7 +323,8 @@ def check_inplace(tensor: Tensor, inputs: Sequence[Any]) -> bool:
         base = tensor._base
         if base is not None and base.is_leaf and base._requires_grad:
             raise RuntimeError(
-                "a view of a leaf Variable that requires grad is being used in an in-place operation."
+                "a view of a leaf Variable that requires grad is being used in an in-place "
+                "operation."
             )
     return needs_graph(inputs)
 

@@ -206,7 +206,7 @@ def _cross_entropy(self, target, weight, reduction, ignore_index):
     return loss, total, top, log_total
 
 
-# PyTorch's is made of two nodes, of which this is the last.
+# PyTorch's cross entropy is made of two nodes, of which this is the last.
 _nll_loss.node_name = _cross_entropy.node_name = "NllLossBackward0"
 
 
@@ -224,6 +224,11 @@ def _cross_entropy_backward(
     return {"self": _gradient_of_scores(*values)}
 
 
+# For three and more dimensions the node has another name.
+_nll_loss_2d = _nll_loss.with_node_name("NllLoss2DBackward0")
+_cross_entropy_2d = _cross_entropy.with_node_name("NllLoss2DBackward0")
+
+
 # -- checks --------------------------------------------------------------------------------------
 
 
@@ -231,6 +236,7 @@ def _check_nll(self: Tensor, target: Tensor, weight: Tensor | None) -> None:
     """PyTorch's errors about shapes and types."""
     if self.ndim == 0:
         raise ValueError("Expected 1 or more dimensions (got 0)")
+    softmax_input("log_softmax", self, _class_dim(self), None)
     if self.ndim != 1 and (not target.ndim or self.shape[0] != target.shape[0]):
         found = target.shape[0] if target.ndim else 0
         if not target.ndim:
@@ -298,7 +304,8 @@ def _check_range(target: Tensor, classes: int, ignore_index: int) -> None:
     if not target.numel():
         return
     values = ready_values(target)
-    if values.min() >= 0 and values.max() < classes:
+    unsigned = values.view(f"u{values.itemsize}")  # negative numbers as very large ones
+    if unsigned.max() < classes:
         return
     wrong = values[((values < 0) | (values >= classes)) & (values != ignore_index)]
     if wrong.size:
@@ -306,7 +313,11 @@ def _check_range(target: Tensor, classes: int, ignore_index: int) -> None:
 
 
 def _prepared(self, target, weight, ignore_index):
-    _check_nll(self, target, weight)
+    """The target without a dimension of size 1 that it may have; PyTorch's errors."""
+    key = "nll", target._layout, None if weight is None else weight._layout
+    if key not in self._layout.views:
+        _check_nll(self, target, weight)
+        self._layout.views[key] = self._layout
     if self.ndim == 1 and target.ndim == 1:
         target = reshape(target, ())
     _check_range(target, self.shape[_class_dim(self)], ignore_index)
@@ -327,7 +338,8 @@ def nll_loss(self, target, weight, reduction, ignore_index):
     ``reduction`` is 0 for one loss per row, 1 for their weighted mean, 2 for their sum.
     """
     rows = _prepared(self, target, weight, ignore_index)
-    loss = _nll_loss.record([self, rows, weight, reduction, ignore_index])[0]
+    operator = _nll_loss if self.ndim <= 2 else _nll_loss_2d
+    loss = operator.record([self, rows, weight, reduction, ignore_index])[0]
     return loss if rows is target or reduction != NONE else reshape(loss, target.shape)
 
 
@@ -353,13 +365,12 @@ def cross_entropy_loss(self, target, weight, reduction, ignore_index, label_smoo
         return _against_probabilities(
             self, target, weight, reduction, ignore_index, label_smoothing
         )
-    dim = _class_dim(self)
-    softmax_input("log_softmax", self, dim if self.ndim else 0, None)
     if label_smoothing > 0.0:
         values = (self, target, weight, reduction, ignore_index, label_smoothing)
         return _smoothed(*values)
     rows = _prepared(self, target, weight, ignore_index)
-    loss = _cross_entropy.record([self, rows, weight, reduction, ignore_index])[0]
+    operator = _cross_entropy if self.ndim <= 2 else _cross_entropy_2d
+    loss = operator.record([self, rows, weight, reduction, ignore_index])[0]
     return loss if rows is target or reduction != NONE else reshape(loss, target.shape)
 
 

@@ -86,7 +86,8 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             raise TypeError(
                 "to() received an invalid combination of arguments - got "
                 f"({', '.join(type(a).__name__ for a in args)}), but expected one of:\n"
-                " * (torch.device device = None, torch.dtype dtype = None, bool non_blocking = False, "
+                " * (torch.device device = None, torch.dtype dtype = None, bool non_blocking = "
+                "False, "
                 "bool copy = False, *, torch.memory_format memory_format = None)\n"
                 " * (torch.dtype dtype, bool non_blocking = False, bool copy = False, *, "
                 "torch.memory_format memory_format = None)\n"

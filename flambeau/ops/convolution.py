@@ -155,7 +155,8 @@ def check_convolution(dims, input, weight, bias, stride, padding, dilation, grou
         )
     if groups <= 0 or weight.shape[0] % groups:
         raise RuntimeError(
-            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but "
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
+            "but "
             f"got weight of size [{list(weight.shape)}] instead"
         )
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
@@ -168,7 +169,8 @@ def check_convolution(dims, input, weight, bias, stride, padding, dilation, grou
     if any(n < k for n, k in zip(padded, reach, strict=True)):
         raise RuntimeError(
             f"Calculated padded input size per channel: ({' x '.join(map(str, padded))}). Kernel "
-            f"size: ({' x '.join(map(str, reach))}). Kernel size can't be greater than actual input size"
+            f"size: ({' x '.join(map(str, reach))}). Kernel size can't be greater than actual "
+            "input size"
         )
 
 

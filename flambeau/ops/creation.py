@@ -146,7 +146,8 @@ def sizes_of(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
         if n is REQUIRED:
             got = ", ".join(type(s).__name__ for s in sizes)
             raise TypeError(
-                f"{name}(): argument 'size' (position 1) must be tuple of ints, but found element of "
+                f"{name}(): argument 'size' (position 1) must be tuple of ints, but found element "
+                "of "
                 f"type {type(given[k]).__name__} at pos {k}"
                 if isinstance(given, (tuple, list)) and given is not sizes
                 else f"{name}() received an invalid combination of arguments - got ({got}), but "
@@ -246,7 +247,8 @@ def _like(name: str, number: int | None) -> Callable[..., Tensor]:
     ) -> Tensor:  # fmt: skip
         if not isinstance(input, Tensor):
             raise TypeError(
-                f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
+                f"{name}(): argument 'input' (position 1) must be Tensor, not "
+                f"{type(input).__name__}"
             )
         made = like_layout(input, dtype)
         if device is not None:
@@ -312,7 +314,8 @@ def range_(
     """Returns ``start, start + step, …`` up to and with ``end`` (PyTorch's deprecated ``range``)."""
     warnings.warn(
         "torch.range is deprecated and will be removed in a future release because its behavior is "
-        "inconsistent with Python's range builtin. Instead, use torch.arange, which produces values "
+        "inconsistent with Python's range builtin. Instead, use torch.arange, which produces "
+        "values "
         "in [start, end).",
         UserWarning,
         stacklevel=2,

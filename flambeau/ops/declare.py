@@ -268,11 +268,13 @@ class PointwiseOperator(Operator):
     def _check_destination(self, layout: Layout, shape: tuple[int, ...], result: dtype) -> None:
         if layout.shape != shape:
             raise RuntimeError(
-                f"output with shape {list(layout.shape)} doesn't match the broadcast shape {list(shape)}"
+                f"output with shape {list(layout.shape)} doesn't match the broadcast shape "
+                f"{list(shape)}"
             )
         if not can_cast(result, layout.dtype):
             raise RuntimeError(
-                f"result type {result.title} can't be cast to the desired output type {layout.dtype.title}"
+                f"result type {result.title} can't be cast to the desired output type "
+                f"{layout.dtype.title}"
             )
 
     def _body(
@@ -381,7 +383,8 @@ class _FreshOperator(Operator):
         for o, r in zip(outs, results, strict=True):
             if not can_cast(r.dtype, o.dtype):
                 raise RuntimeError(
-                    f"result type {r.dtype.title} can't be cast to the desired output type {o.dtype.title}"
+                    f"result type {r.dtype.title} can't be cast to the desired output type "
+                    f"{o.dtype.title}"
                 )
             resize_out(o, r.shape)
             copy_(o, r)
@@ -733,7 +736,8 @@ def expand_shape(source: Sequence[int], target: Sequence[int]) -> tuple[int, ...
     """``target``, if ``source`` expands to it; PyTorch's error otherwise."""
     if len(source) > len(target):
         raise RuntimeError(
-            f"expand(torch.FloatTensor{{{list(source)}}}, size={list(target)}): the number of sizes "
+            f"expand(torch.FloatTensor{{{list(source)}}}, size={list(target)}): the number of "
+            "sizes "
             f"provided ({len(target)}) must be greater or equal to the number of dimensions in the "
             f"tensor ({len(source)})"
         )

@@ -107,7 +107,7 @@ def _converted_gather(gather: Callable[[Value], Value], compute: dtype) -> Calla
 
 
 def _kinds(numbers: Sequence[float]) -> tuple[type, ...]:
-    return tuple(float if isinstance(n, float) else int for n in numbers)
+    return tuple(map(type, numbers))
 
 
 def _as_tuple(outcome: Any) -> tuple[Any, ...]:

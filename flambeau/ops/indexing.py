@@ -169,7 +169,8 @@ def _as_int(entry: Any) -> int:
         return int(entry.__index__())
     except (AttributeError, TypeError):
         raise IndexError(
-            "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "
+            "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are "
+            "valid "
             f"indices (got {type(entry).__name__})"
         ) from None
 
@@ -197,7 +198,8 @@ def _mask_indices(mask: Tensor, viewed: Tensor, dim: int) -> list[Tensor]:
     for k, n in enumerate(mask.shape):
         if viewed.shape[dim + k] != n:
             raise IndexError(
-                f"The shape of the mask {list(mask.shape)} at index {k} does not match the shape of "
+                f"The shape of the mask {list(mask.shape)} at index {k} does not match the shape "
+                "of "
                 f"the indexed tensor {list(viewed.shape)} at index {dim + k}"
             )
     if mask.dtype is types.uint8:
@@ -537,7 +539,8 @@ def masked_scatter(self, mask, source):
     count = positions.shape[0]
     if source.numel() < count:
         raise RuntimeError(
-            "masked_scatter: expected self and source to have same number of elements as ones in mask"
+            "masked_scatter: expected self and source to have same number of elements as ones in "
+            "mask"
         )
     values = slice_(reshape(source, (source.numel(),)), 0, 0, count, 1)
     indices = tuple(coordinate(positions, wide.shape, d) for d in range(wide.ndim))
@@ -559,7 +562,8 @@ def embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse):
     if indices.dtype not in (types.int64, types.int32):
         raise RuntimeError(
             "Expected tensor for argument #1 'indices' to have one of the following scalar types: "
-            f"Long, Int; but got torch.{indices.dtype.title}Tensor instead (while checking arguments "
+            f"Long, Int; but got torch.{indices.dtype.title}Tensor instead (while checking "
+            "arguments "
             "for embedding)"
         )
     found = bounds(indices)

@@ -71,7 +71,8 @@ def _check_cat(first: Tensor, tensor: Tensor, dim: int, position: int) -> None:
         if d != dim and tensor.shape[d] != first.shape[d]:
             raise RuntimeError(
                 f"Sizes of tensors must match except in dimension {dim}. Expected size "
-                f"{first.shape[d]} but got size {tensor.shape[d]} for tensor number {position} in the list."
+                f"{first.shape[d]} but got size {tensor.shape[d]} for tensor number {position} in "
+                "the list."
             )
 
 
@@ -101,7 +102,8 @@ def stack(tensors, dim):
     for position, tensor in enumerate(tensors):
         if tensor.shape != first.shape:
             raise RuntimeError(
-                f"stack expects each tensor to be equal size, but got {list(first.shape)} at entry 0 "
+                f"stack expects each tensor to be equal size, but got {list(first.shape)} at entry "
+                "0 "
                 f"and {list(tensor.shape)} at entry {position}"
             )
     return cat([unsqueeze(t, dim) for t in tensors], dim)
@@ -217,7 +219,8 @@ def repeat(self, repeats):
     """Returns the tensor tiled ``repeats`` times along each dimension."""
     if len(repeats) < self.ndim:
         raise RuntimeError(
-            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
+            "Number of dimensions of repeat dims can not be smaller than number of dimensions of "
+            "tensor"
         )
     shape = (1,) * (len(repeats) - self.ndim) + tuple(self.shape)
     pairs = tuple(n for r, s in zip(repeats, shape, strict=True) for n in (r, s))
@@ -342,7 +345,8 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     if len(sources) != len(targets):
         raise RuntimeError(
             "movedim: Invalid source or destination dims: source ("
-            f"{sources} dims) should contain the same number of dims as destination ({targets} dims)"
+            f"{sources} dims) should contain the same number of dims as destination ({targets} "
+            "dims)"
         )
     order: list[int] = [-1] * input.ndim
     for a, b in zip(sources, targets, strict=True):
@@ -361,7 +365,8 @@ def unflatten(input: Tensor, dim: Any, sizes: Sequence[int]) -> Tensor:
         shape[shape.index(-1)] = n // known if known else 0
     if math.prod(shape) != n:
         raise RuntimeError(
-            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({n}) in the input tensor"
+            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} "
+            f"({n}) in the input tensor"
         )
     return reshape(input, (*input.shape[:dim], *shape, *input.shape[dim + 1 :]))
 
@@ -480,7 +485,8 @@ def constant_pad(self, pad, value):
     """Returns the tensor with a border of one value; ``pad`` counts from the last dimension."""
     if len(pad) % 2 or len(pad) // 2 > self.ndim:
         raise RuntimeError(
-            f"Length of pad should be even and at most twice the input dimension {self.ndim}, got {len(pad)}"
+            f"Length of pad should be even and at most twice the input dimension {self.ndim}, got "
+            f"{len(pad)}"
         )
     shape = list(self.shape)
     target_slices, source_slices = [], []
@@ -490,7 +496,8 @@ def constant_pad(self, pad, value):
         shape[d] += low + high
         if shape[d] < 0:
             raise RuntimeError(
-                f"The input size {self.shape[d]}, plus negative padding {low} and {high}, resulted in "
+                f"The input size {self.shape[d]}, plus negative padding {low} and {high}, resulted "
+                "in "
                 "a negative output size, which is invalid."
             )
         target_slices.append((d, max(low, 0), shape[d] - max(high, 0)))

@@ -142,7 +142,8 @@ def addmm_bias(bias, mat1, mat2):
     check_inner("mat1 and mat2", mat1.shape, mat2.shape)
     if not (mat1.dtype is mat2.dtype is bias.dtype):
         raise RuntimeError(
-            f"mat1 and mat2 must have the same dtype, but got {mat1.dtype.title} and {mat2.dtype.title}"
+            f"mat1 and mat2 must have the same dtype, but got {mat1.dtype.title} and "
+            f"{mat2.dtype.title}"
             if mat1.dtype is not mat2.dtype
             else f"self and mat2 must have the same dtype, but got {bias.dtype.title} and {mat2.dtype.title}"
         )
@@ -215,7 +216,8 @@ def mv(self, vec):
         )
     if self.shape[1] != vec.shape[0]:
         raise RuntimeError(
-            f"size mismatch, got input ({self.shape[0]}), mat ({self.shape[0]}x{self.shape[1]}), vec ({vec.shape[0]})"
+            f"size mismatch, got input ({self.shape[0]}), mat ({self.shape[0]}x{self.shape[1]}), "
+            f"vec ({vec.shape[0]})"
         )
     return squeeze(mm(self, unsqueeze(vec, 1)), (1,))
 
@@ -233,12 +235,14 @@ def dot(self, tensor):
         raise RuntimeError(f"1D tensors expected, but got {self.ndim}D and {tensor.ndim}D tensors")
     if self.dtype is not tensor.dtype:
         raise RuntimeError(
-            f"dot : expected both vectors to have same dtype, but found {self.dtype.title} and {tensor.dtype.title}"
+            f"dot : expected both vectors to have same dtype, but found {self.dtype.title} and "
+            f"{tensor.dtype.title}"
         )
     if self.shape != tensor.shape:
         raise RuntimeError(
             "inconsistent tensor size, expected tensor "
-            f"[{self.shape[0]}] and src [{tensor.shape[0]}] to have the same number of elements, but "
+            f"[{self.shape[0]}] and src [{tensor.shape[0]}] to have the same number of elements, "
+            "but "
             f"got {self.shape[0]} and {tensor.shape[0]} elements respectively"
         )
     return sum_(self * tensor)
@@ -311,7 +315,8 @@ def addmm(self, mat1, mat2, beta, alpha):
     simple = beta == 1 and alpha == 1 and self.ndim == 1 and self._layout.is_contiguous
     if mat1.ndim != 2 or mat2.ndim != 2:
         raise RuntimeError(
-            f"mat{1 if mat1.ndim != 2 else 2} must be a matrix, got {(mat1 if mat1.ndim != 2 else mat2).ndim}-D tensor"
+            f"mat{1 if mat1.ndim != 2 else 2} must be a matrix, got "
+            f"{(mat1 if mat1.ndim != 2 else mat2).ndim}-D tensor"
         )
     if simple and self.shape[0] == mat2.shape[1] and self.dtype is mat1.dtype:
         return addmm_bias(self, mat1, mat2)
@@ -346,7 +351,8 @@ def _scaled(tensor: Tensor, factor) -> Tensor:
 
 
 @composite(
-    "baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> Tensor",
+    "baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1) -> "
+    "Tensor",
     variants="function method inplace out",
 )
 def baddbmm(self, batch1, batch2, beta, alpha):

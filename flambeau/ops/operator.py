@@ -30,7 +30,6 @@ from flambeau.ops.schema import REQUIRED, Schema
 OPERATORS: dict[str, Operator] = {}
 
 
-
 class Operator:
     """A declared operator; calling it is PyTorch's function of that name.
 
@@ -83,6 +82,13 @@ class Operator:
 
     def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Any:
         raise AssertionError(f"{type(self).__name__} does not say how to record")
+
+    def with_node_name(self, node_name: str) -> Any:
+        """The same operator, whose nodes in the graph have another name."""
+        form = object.__new__(type(self))
+        form.__dict__.update(self.__dict__)
+        form.node_name = node_name
+        return form
 
     def derivative(self, rule: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         """Declares the derivative; its parameters are what the graph keeps."""

@@ -171,7 +171,8 @@ def _lifted(name: str, dims: int, input: Tensor, window: Window) -> Tensor:
     """The input as planes of two dimensions; PyTorch's errors for what does not fit."""
     if input.ndim not in (dims + 1, dims + 2) or any(n == 0 for n in input.shape[1:]):
         raise RuntimeError(
-            f"{name}: Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with optional 0 dim batch "
+            f"{name}: Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with optional 0 dim "
+            "batch "
             f"size for input, but got: {list(input.shape)}"
         )
     lifted = contiguous(unsqueeze(input, input.ndim - 1) if dims == 1 else input)
@@ -243,7 +244,8 @@ def _mean(dims: int, input: Tensor, kernel: Any, stride: Any, padding: Any, *res
 
 
 @composite(
-    "avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool ceil_mode=False, "
+    "avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool "
+    "ceil_mode=False, "
     "bool count_include_pad=True, int? divisor_override=None) -> Tensor",
     variants="function",
 )
@@ -255,7 +257,8 @@ def avg_pool2d(self, kernel_size, stride, padding, ceil_mode, count_include_pad,
 
 
 @composite(
-    "avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=0, bool ceil_mode=False, "
+    "avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], int[1] padding=0, bool "
+    "ceil_mode=False, "
     "bool count_include_pad=True) -> Tensor",
     variants="function",
 )

@@ -199,7 +199,15 @@ def _place_selected(grad0, self_layout, result1, dim, keepdim):
 
 for _operator in (_kthvalue, _median, _mode):
     _operator.derivative(_place_selected)
-_median.node_name = "MedianBackward1"
+
+
+# By whether NaN are skipped, and whether there is a dimension: nodes have other names.
+_MEDIANS = {
+    (False, False): _median.with_node_name("MedianBackward0"),
+    (False, True): _median.with_node_name("MedianBackward1"),
+    (True, False): _median.with_node_name("NanmedianBackward0"),
+    (True, True): _median.with_node_name("NanmedianBackward1"),
+}
 
 
 def _check_not_empty(name: str, self: Tensor, dim: int) -> None:
@@ -224,10 +232,11 @@ def _median_of(self: Tensor, dim: int | None, keepdim: bool, skip_nan: bool, nam
     if dim is None:
         if not self.numel():
             return filled(Layout.of((), self.dtype), float("nan"))
-        return _median.record([reshape(self, (self.numel(),)), 0, False, skip_nan])[0]
+        flat = reshape(self, (self.numel(),))
+        return _MEDIANS[skip_nan, False].record([flat, 0, False, skip_nan])[0]
     dim = wrap_dim(dim, self.ndim)
     _check_not_empty(name, self, dim)
-    return named(_median.record([self, dim, keepdim, skip_nan]))
+    return named(_MEDIANS[skip_nan, True].record([self, dim, keepdim, skip_nan]))
 
 
 @composite(

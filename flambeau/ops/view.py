@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from flambeau.core.layout import Layout, contiguous_strides
 from flambeau.engine.storage import Storage
 from flambeau.graph import Node, above
-from flambeau.ops import call as path
 from flambeau.ops.creation import filled
 from flambeau.ops.declare import composite, copy, copy_, expand_shape
 from flambeau.ops.declare import view as view_operator
@@ -141,7 +140,8 @@ def expand(layout, size, implicit):
     """Returns a view with dimensions of size 1 repeated; -1 keeps a size."""
     if len(size) < layout.ndim:
         raise RuntimeError(
-            f"expand(torch.{layout.dtype.title}Tensor{{{list(layout.shape)}}}, size={list(size)}): the "
+            f"expand(torch.{layout.dtype.title}Tensor{{{list(layout.shape)}}}, size={list(size)}): "
+            "the "
             f"number of sizes provided ({len(size)}) must be greater or equal to the number of "
             f"dimensions in the tensor ({layout.ndim})"
         )
@@ -150,7 +150,8 @@ def expand(layout, size, implicit):
     for k, n in enumerate(size):
         if n == -1 and k < lead:
             raise RuntimeError(
-                f"The expanded size of the tensor (-1) isn't allowed in a leading, non-existing dimension {k}"
+                "The expanded size of the tensor (-1) isn't allowed in a leading, non-existing "
+                f"dimension {k}"
             )
         target.append(layout.shape[k - lead] if n == -1 else n)
     expand_shape(layout.shape, target)
@@ -179,8 +180,10 @@ def permute(layout, dims):
     """Returns a view with the dimensions in the given order."""
     if len(dims) != layout.ndim:
         raise RuntimeError(
-            f"permute(sparse_coo): number of dimensions in the tensor input does not match the length "
-            f"of the desired ordering of dimensions i.e. input.dim() = {layout.ndim} is not equal to "
+            "permute(sparse_coo): number of dimensions in the tensor input does not match the "
+            "length "
+            f"of the desired ordering of dimensions i.e. input.dim() = {layout.ndim} is not equal "
+            "to "
             f"len(dims) = {len(dims)}"
         )
     order = [wrap_dim(d, layout.ndim) for d in dims]
@@ -313,7 +316,8 @@ def select(layout, dim, index):
     n = layout.shape[dim]
     if not -n <= index < n:
         raise IndexError(
-            f"select(): index {index} out of range for tensor of size {list(layout.shape)} at dimension {dim}"
+            f"select(): index {index} out of range for tensor of size {list(layout.shape)} at "
+            f"dimension {dim}"
         )
     index += n if index < 0 else 0
     shape = layout.shape[:dim] + layout.shape[dim + 1 :]
