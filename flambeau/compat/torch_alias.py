@@ -35,6 +35,7 @@ INTERNAL = frozenset(
         "bindings",
         "cli",
         "compat",
+        "compiler",
         "core",
         "demo",
         "doctor",
@@ -47,6 +48,7 @@ INTERNAL = frozenset(
         "settings",
         "tensor",
         "tensor_creation",
+        "tensor_types",
     }
 )
 

@@ -206,7 +206,7 @@ for k in range(20):
     source = lambda: text.replace("NUMBER", str(k))
     address = jit.compile_module(f"process test {k}", source, ["f"])["f"]
     assert ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)(1) == k + 1
-print(jit.statistics.compiled, "llvmlite" in sys.modules, "numpy" in sys.modules)
+print(jit.statistics.compiled, "llvmlite" in sys.modules)
 """
 
 
@@ -225,7 +225,7 @@ def test_concurrent_processes_share_the_folder(cache):
         assert process.returncode == 0, errors
     assert len(files(cache)) == 20
     output, errors = start(cache).communicate(timeout=60)
-    assert output.split() == ["0", "False", "False"], errors
+    assert output.split() == ["0", "False"], errors
 
 
 def test_a_killed_writer_leaves_no_broken_file(cache, forget):
