@@ -4,7 +4,8 @@ The data are dense: row ``r`` starts at ``r // stride * stride * length + r % st
 ``stride``.  Each element becomes an unsigned key whose order is the order asked for; keys are
 sorted together with their positions, by insertion where the row is short, else digit by digit (a
 digit that is the same in all keys is passed over).  The elements of places ``first … first + count
-- 1`` are then fetched from the source.
+- 1`` are then fetched from the source.  Where these are few, the keys that cannot be among them are
+dropped before the rest is sorted.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from flambeau.core.dtype import dtype
 
 # Rows up to this long are sorted by insertion.
 _SHORT = 32
+# Longer rows of which at most one in so many elements is wanted are narrowed before they are
+# sorted.
+_NARROWED = 256
+_WANTED = 8
 _DIGITS = 256
 # Rows are dealt to at most so many tasks, each with a workspace of its own.
 _MAX_TASKS = 32
@@ -86,12 +91,19 @@ class _Sort:
         block, within = b.div(row, self.stride), b.rem(row, self.stride)
         base = b.add(b.mul(block, b.mul(self.stride, self.length)), within)
         self._load_keys(base, buffers)
-        short = b.compare("sle", self.length, _SHORT)
+        few = b.compare("sle", b.mul(self.count, _WANTED), self.length)
+        few = b.and_(few, b.compare("sgt", self.length, _NARROWED))
+        # Wanted are the first places, or a single one.
+        few = b.and_(few, b.or_(b.compare("eq", self.first, 0), b.compare("eq", self.count, 1)))
+        kept, first = b.if_else(
+            few, lambda: self._narrowed(buffers), lambda: [self.length, self.first]
+        )
+        short = b.compare("sle", kept, _SHORT)
         (positions,) = b.if_else(
-            short, lambda: self._insertion(buffers), lambda: self._radix(buffers)
+            short, lambda: self._insertion(buffers, kept), lambda: self._radix(buffers, kept)
         )
         result = b.add(b.mul(block, b.mul(self.stride, self.count)), within)
-        self._write(base, result, positions)
+        self._write(base, result, positions, first)
 
     # -- keys ----------------------------------------------------------------------------------
 
@@ -125,9 +137,65 @@ class _Sort:
             key = bits
         return b.xor(key, -1) if self.descending else key
 
+    # -- narrowing -----------------------------------------------------------------------------
+
+    def _narrowed(self, buffers: list[Var]) -> list[Var]:
+        """Keeps, by the top two digits, what the wanted places can hold, in its order.
+
+        How many are kept, and the first wanted place among them.
+        """
+        b = self.b
+        kept, place = self.length, b.sub(b.add(self.first, self.count), 1)
+        bound: Var | None = None
+        for shift in range(self.bits - 8, max(self.bits - 24, -8), -8):
+            self._count_digits(buffers[0], shift, kept, bound)
+            digit, before = self._digit_of_place(place)
+            bound = digit if bound is None else b.or_(b.shl(bound, 8), digit)
+            kept = self._keep(buffers, shift, kept, bound)
+            place = b.sub(place, before)
+        # A single place lies in its digit's bucket alone; the first ones start at 0.
+        return [kept, b.select(b.compare("eq", self.first, 0), self.first, place)]
+
+    def _digit_of_place(self, place: Var) -> tuple[Var, Var]:
+        """The digit of the key that belongs at ``place``, and how many have a lesser one."""
+        b = self.b
+
+        def step(digit: Var, carried: list[Var]) -> list[Var]:
+            found, before, total = carried
+            after = b.add(total, b.load(I64, self._counter(digit), 8))
+            here = b.and_(b.compare("sle", total, place), b.compare("sgt", after, place))
+            return [b.select(here, digit, found), b.select(here, total, before), after]
+
+        zero = b.constant(0)
+        _, (found, before, _) = b.loop(0, _DIGITS, 1, [zero, zero, zero], step)
+        return found, before
+
+    def _keep(self, buffers: list[Var], shift: int, length: Var, bound: Var) -> Var:
+        """Drops keys whose leading digits are above ``bound``, or differ where one is wanted."""
+        b = self.b
+        keys, positions = buffers[:2]
+        size = self.dtype.itemsize
+        from_start = b.compare("eq", self.first, 0)
+
+        def element(i: Var, carried: list[Var]) -> list[Var]:
+            (kept,) = carried
+            key = b.load(self.key, b.gep(self.key, keys, i), size)
+            position = b.load(POSITION, b.gep(POSITION, positions, i), 4)
+            b.store(key, b.gep(self.key, keys, kept), size)
+            b.store(position, b.gep(POSITION, positions, kept), 4)
+            leading = self._leading(key, shift)
+            below = b.and_(b.compare("ult", leading, bound), from_start)
+            wanted = b.or_(below, b.compare("eq", leading, bound))
+            return [b.add(kept, b.convert("zext", wanted, I64))]
+
+        return b.loop(0, length, 1, [b.constant(0)], element)[1][0]
+
+    def _leading(self, key: Var, shift: int) -> Var:
+        return self.b.convert("zext", self.b.lshr(key, shift) if shift else key, I64)
+
     # -- short rows ----------------------------------------------------------------------------
 
-    def _insertion(self, buffers: list[Var]) -> list[Var]:
+    def _insertion(self, buffers: list[Var], length: Var) -> list[Var]:
         b = self.b
         keys, positions = buffers[:2]
         size = self.dtype.itemsize
@@ -139,7 +207,7 @@ class _Sort:
             b.store(key, b.gep(self.key, keys, place), size)
             b.store(position, b.gep(POSITION, positions, place), 4)
 
-        b.loop(1, self.length, 1, [], insert)
+        b.loop(1, length, 1, [], insert)
         return [positions]
 
     def _shift_greater(self, keys: Var, positions: Var, i: Var, key: Var) -> Var:
@@ -169,25 +237,25 @@ class _Sort:
 
     # -- long rows -----------------------------------------------------------------------------
 
-    def _radix(self, buffers: list[Var]) -> list[Var]:
+    def _radix(self, buffers: list[Var], length: Var) -> list[Var]:
         state = buffers
         for shift in range(0, self.bits, 8):
-            state = self._pass(state, shift)
+            state = self._pass(state, shift, length)
         return [state[1]]
 
-    def _pass(self, state: list[Var], shift: int) -> list[Var]:
+    def _pass(self, state: list[Var], shift: int, length: Var) -> list[Var]:
         """Orders by one digit, from the first pair of buffers into the second; swaps them."""
         b = self.b
         keys, positions, other_keys, other_positions = state
-        self._count_digits(keys, shift)
+        self._count_digits(keys, shift, length)
         first = self._digit(b.load(self.key, keys, self.dtype.itemsize), shift)
         same = b.load(I64, b.gep(I64, self.counts, first), 8)
 
         def distribute() -> list[Var]:
-            self._distribute(state, shift)
+            self._distribute(state, shift, length)
             return [other_keys, other_positions, keys, positions]
 
-        return b.if_else(b.compare("eq", same, self.length), lambda: state, distribute)
+        return b.if_else(b.compare("eq", same, length), lambda: state, distribute)
 
     def _digit(self, key: Var, shift: int) -> Var:
         b = self.b
@@ -195,21 +263,26 @@ class _Sort:
         digit = b.and_(digit, _DIGITS - 1) if self.bits > 8 else digit
         return b.convert("zext", digit, I64)
 
-    def _count_digits(self, keys: Var, shift: int) -> None:
+    def _count_digits(self, keys: Var, shift: int, length: Var, bound: Var | None = None) -> None:
+        """How often each digit occurs; with ``bound`` among keys with these digits before it."""
         b = self.b
         b.loop(0, _DIGITS, 1, [], lambda d, _: b.store(b.constant(0), self._counter(d), 8))
 
         def count(i: Var, _: list[Var]) -> None:
             key = b.load(self.key, b.gep(self.key, keys, i), self.dtype.itemsize)
             counter = self._counter(self._digit(key, shift))
-            b.store(b.add(b.load(I64, counter, 8), 1), counter, 8)
+            one = b.constant(1)
+            if bound is not None:
+                counts = b.compare("eq", self._leading(key, shift + 8), bound)
+                one = b.convert("zext", counts, I64)
+            b.store(b.add(b.load(I64, counter, 8), one), counter, 8)
 
-        b.loop(0, self.length, 1, [], count)
+        b.loop(0, length, 1, [], count)
 
     def _counter(self, digit: Var) -> Var:
         return self.b.gep(I64, self.counts, digit)
 
-    def _distribute(self, state: list[Var], shift: int) -> None:
+    def _distribute(self, state: list[Var], shift: int, length: Var) -> None:
         b = self.b
         keys, positions, other_keys, other_positions = state
         size = self.dtype.itemsize
@@ -231,16 +304,16 @@ class _Sort:
             b.store(key, b.gep(self.key, other_keys, place), size)
             b.store(position, b.gep(POSITION, other_positions, place), 4)
 
-        b.loop(0, self.length, 1, [], move)
+        b.loop(0, length, 1, [], move)
 
     # -- results -------------------------------------------------------------------------------
 
-    def _write(self, base: Var, result: Var, positions: Var) -> None:
+    def _write(self, base: Var, result: Var, positions: Var, first: Var) -> None:
         b = self.b
         size = self.dtype.itemsize
 
         def element(i: Var, _: list[Var]) -> None:
-            place = b.gep(POSITION, positions, b.add(self.first, i))
+            place = b.gep(POSITION, positions, b.add(first, i))
             position = b.convert("zext", b.load(POSITION, place, 4), I64)
             source = b.add(base, b.mul(position, self.stride))
             target = b.add(result, b.mul(i, self.stride))

@@ -168,6 +168,9 @@ def _min_dim_backward(grad0, self_layout, result1, dim, keepdim):
     return {"self": place_reduced(grad0, result1, self_layout, dim, keepdim)}
 
 
+# The largest along one dimension and the first place of it.
+extreme_along = _max_dim
+
 _max_all.node_name, _max_dim.node_name = "MaxBackward1", "MaxBackward0"
 _min_all.node_name, _min_dim.node_name = "MinBackward1", "MinBackward0"
 _max_all.name = _max_dim.name = "max"

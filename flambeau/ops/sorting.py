@@ -10,7 +10,7 @@ from flambeau.engine.call import Lowered
 from flambeau.ops import return_types
 from flambeau.ops.creation import filled
 from flambeau.ops.declare import composite, kernel_operator
-from flambeau.ops.extreme import argmax
+from flambeau.ops.extreme import argmax, extreme_along
 from flambeau.ops.fused import FusedPointwise, FusedReduction, dimension_position
 from flambeau.ops.scan import cummax
 from flambeau.ops.selection import pick, place, place_reduced
@@ -139,13 +139,16 @@ _COUNT_NUMBERS = FusedReduction(
 )  # fmt: skip
 _MIDDLE = FusedPointwise(
     "middle",
-    lambda count, length: k.where(count < length, count, (length - 1) / 2),
+    lambda count: k.where(count == 0, 0, (count - 1) / 2),
     results=lambda layouts, static: (types.int64,),
 )
-_MIDDLE_OF_NUMBERS = FusedPointwise(
-    "middle",
-    lambda count, length: k.where(count == 0, 0, (count - 1) / 2),
-    results=lambda layouts, static: (types.int64,),
+_NAN_FIRST = FusedPointwise(
+    "median",
+    lambda value, top, index, place: (
+        k.where(k.isnan(top), top, value),
+        k.where(k.isnan(top), place, index),
+    ),
+    results=lambda layouts, static: (layouts[0].dtype, types.int64),
 )
 
 
@@ -154,13 +157,16 @@ _MIDDLE_OF_NUMBERS = FusedPointwise(
 )
 def _median(self, dim, keepdim, skip_nan):
     length = _length(self, dim)
-    if not self.dtype.is_floating_point:
+    if not (skip_nan and self.dtype.is_floating_point):
         values, indices = _ordered(self, dim, False, (length - 1) // 2, 1)
+        if self.dtype.is_floating_point:
+            # The first NaN, where there is one, is the greatest element.
+            top, place = extreme_along.record([self, dim, True])
+            values, indices = _NAN_FIRST((values, top, indices, place))
     else:
         ordered, places = _ordered(self, dim, False, 0, length)
         (count,) = _COUNT_NUMBERS((self,), (dim,) if self.ndim else (), True)
-        middle = _MIDDLE_OF_NUMBERS if skip_nan else _MIDDLE
-        (position,) = middle((count,), (length,))
+        (position,) = _MIDDLE((count,))
         values, indices = pick(ordered, position, dim), pick(places, position, dim)
     return _without(values, dim, keepdim), _without(indices, dim, keepdim)
 
