@@ -111,6 +111,20 @@ for _op in _OPERATORS.values():
         for _name in (_op.name, *_op.aliases):
             globals()[_name] = _op
 
+_IN_PLACE_FUNCTIONS = frozenset(
+    "abs_ acos_ acosh_ addmv_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_ asin_ asinh_ atan_ "
+    "atanh_ ceil_ celu_ clamp_ clamp_max_ clamp_min_ clip_ cos_ cosh_ deg2rad_ erf_ erfc_ exp2_ exp_ "
+    "expm1_ fix_ floor_ frac_ ldexp_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_ "
+    "rad2deg_ reciprocal_ relu_ round_ rrelu_ rsqrt_ selu_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ "
+    "tan_ tanh_ threshold_ trunc_ xlogy_".split()
+)
+for _op in _OPERATORS.values():
+    for _name in (_op.name, *_op.aliases):
+        if f"{_name}_" in _IN_PLACE_FUNCTIONS:
+            globals()[f"{_name}_"] = bindings.inplace_method(_op)
+for _name in ("detach_", "fill_", "zero_"):
+    globals()[_name] = getattr(Tensor, _name)
+
 from math import e, inf, nan, pi
 
 from flambeau.version import __version__

@@ -6,7 +6,7 @@ import copy as copy_module
 from collections.abc import Callable
 from typing import Any
 
-from flambeau import interchange, printing
+from flambeau import interchange, printing, storage, tensor_creation
 from flambeau.autograd import engine as autograd
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
@@ -33,6 +33,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     matmul,
     norm,
     normalization,
+    numeric,
     pointwise,
     pooling,
     power,
@@ -402,6 +403,8 @@ def attach_protocols() -> None:
         "__int__": lambda self: int(interchange.item(self)),
         "__complex__": lambda self: complex(interchange.item(self)),
         "__index__": _index,
+        # numpy's numbers leave an operator with a tensor to the tensor.
+        "__array_priority__": 1000,
         "__bool__": _bool,
         "__format__": _format,
         "__iter__": _iterate,
@@ -429,6 +432,8 @@ def attach_protocols() -> None:
         **indexing.METHODS,
         **joining.METHODS,
         **arrangement.METHODS,
+        **storage.METHODS,
+        **tensor_creation.METHODS,
     }
     for name, function in methods.items():
         setattr(Tensor, name, function)

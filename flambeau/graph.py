@@ -39,7 +39,8 @@ class Above:
     """What nodes need from layers above this one, which put it here when they are loaded.
 
     ``run_derivative(node, grads)`` evaluates a declared derivative (autograd/engine.py);
-    ``copy_slices(base, layout, node)`` joins a written view's history into its base's (ops/view.py).
+    ``copy_slices(base, layout, node)`` joins a written view's history into its base's
+    (ops/view.py).
     """
 
     run_derivative: Callable[..., Any] = staticmethod(_not_loaded)
@@ -123,7 +124,9 @@ class Node:
         )
 
     def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Calls ``hook(grad_inputs, grad_outputs)`` after the node ran; it may replace the former."""
+        """Calls ``hook(grad_inputs, grad_outputs)`` after the node ran; it may replace the
+        former.
+        """
         if self.post_hooks is None:
             self.post_hooks = {}
         return RemovableHandle(self.post_hooks, hook)
@@ -184,7 +187,9 @@ class RemovableHandle:
 
 
 class _Mode:
-    """A context manager over ``grad_mode``; as a decorator it wraps each call (or generator step)."""
+    """A context manager over ``grad_mode``; as a decorator it wraps each call (or generator
+    step).
+    """
 
     def __enter__(self) -> None:
         raise AssertionError("subclasses define entering")

@@ -9,9 +9,10 @@ import numpy as np
 
 from flambeau.core.device import device
 from flambeau.core.dtype import dtype
+from flambeau.core.layout import Size
 from flambeau.interchange import from_numpy, tensor_from_data
 from flambeau.ops.conversion import to
-from flambeau.ops.creation import target_device
+from flambeau.ops.creation import empty_tensor, target_device
 from flambeau.tensor import Tensor
 
 _Device = Any
@@ -74,6 +75,40 @@ def frombuffer(
         warnings.simplefilter("ignore")
         made = from_numpy(np.frombuffer(buffer, dtype.numpy, count, offset))
     return made.requires_grad_() if requires_grad else made
+
+
+def new_tensor(
+    self: Tensor, data: Any, *, dtype: dtype | None = None, device: _Device = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """``Tensor.new_tensor``: a copy of ``data`` in this tensor's type."""
+    made = tensor_from_data(data, dtype or self.dtype, target_device(device))
+    return made.requires_grad_() if requires_grad else made
+
+
+def new(self: Tensor, *args: Any, device: _Device = None) -> Tensor:
+    """``Tensor.new``, the old spelling: of sizes it is uninitialised, of data a copy."""
+    if len(args) == 1 and not isinstance(args[0], int | Size):
+        return tensor_from_data(args[0], self.dtype, target_device(device))
+    sizes = args[0] if args and isinstance(args[0], Size) else args or (0,)
+    return empty_tensor(tuple(sizes), self.dtype, target_device(device))
+
+
+def pin_memory(self: Tensor, device: _Device = None) -> Tensor:
+    """PyTorch's answer on a machine without accelerator."""
+    raise RuntimeError("Cannot access accelerator device when none is available.")
+
+
+def is_pinned(self: Tensor, device: _Device = None) -> bool:
+    return False
+
+
+METHODS: dict[str, Any] = {
+    "is_pinned": is_pinned,
+    "new": new,
+    "new_tensor": new_tensor,
+    "pin_memory": pin_memory,
+}
 
 
 __all__ = ["as_tensor", "asarray", "device", "frombuffer", "from_numpy", "tensor"]

@@ -1,8 +1,8 @@
 """``backward()``: walking the graph from outputs to leaves.
 
 Nodes run in order of readiness, among ready ones the one recorded last first, as in PyTorch.  A
-node's derivative is tensor code; what it computes is recorded on the tape like everything else, so a
-gradient that nobody asks for is never computed.
+node's derivative is tensor code; what it computes is recorded on the tape like everything else, so
+a gradient that nobody asks for is never computed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""``torch.autograd.Variable``: what tensors in a graph were called before they were one with tensors."""
+"""``torch.autograd.Variable``: what tensors in a graph were called before they were one with
+tensors.
+"""
 
 from __future__ import annotations
 

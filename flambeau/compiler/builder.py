@@ -209,7 +209,9 @@ class Builder:
         return self.binary("smax", a, b)
 
     def convert(self, instruction: str, a: Var, element: str) -> Var:
-        """``sext``, ``zext``, ``trunc``, ``fpext``, ``sitofp``, ``bitcast`` … to ``element``, same lanes."""
+        """``sext``, ``zext``, ``trunc``, ``fpext``, ``sitofp``, ``bitcast`` … to ``element``,
+        same lanes.
+        """
         target = vector(element, lanes(a.type))
         return a if target == a.type else self.emit(target, f"{instruction} {a} to {target}")
 
@@ -396,7 +398,9 @@ class Builder:
     # -- functions ---------------------------------------------------------------------------
 
     def function(self, name: str, parameters: str, *, internal: bool = False) -> str:
-        """The finished function.  ``parameters`` as in LLVM: ``ptr %args, i64 %begin, i64 %end``."""
+        """The finished function.  ``parameters`` as in LLVM: ``ptr %args, i64 %begin, i64
+        %end``.
+        """
         body = "\n".join(self.lines)
         linkage = "internal " if internal else ""
         return f"define {linkage}void @{name}({parameters}) #0 {{\nentry:\n{body}\n  ret void\n}}\n"

@@ -197,7 +197,9 @@ _EMITTERS: dict[str, Callable[..., Var]] = {
 def emit_instruction(
     b: Builder, i: Instruction, arguments: list[Var], sources: list[dtype], width: int
 ) -> Var:
-    """One instruction that neither touches memory nor reduces; ``sources`` are the arguments' types."""
+    """One instruction that neither touches memory nor reduces; ``sources`` are the arguments'
+    types.
+    """
     if i.operation == "constant":
         assert not isinstance(i.attribute, str) and i.attribute is not None
         return b.constant(i.attribute, register_type(i.dtype, width))

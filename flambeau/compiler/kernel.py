@@ -255,7 +255,9 @@ class Tracer:
         self.add("store", (value,), value.dtype, operand)
 
     def reduce(self, combine: str, value: Value, *more: Value) -> Value:
-        """Combines ``value`` over the reduction loops: sum, prod, max, min, any, all, argmax, argmin."""
+        """Combines ``value`` over the reduction loops: sum, prod, max, min, any, all, argmax,
+        argmin.
+        """
         result = types.int64 if combine in ("argmax", "argmin") else value.dtype
         return self.add("reduce", (value, *more), result, combine)
 
@@ -349,7 +351,8 @@ def rare(body: Callable[..., Value]) -> Callable[..., Value]:
 
 
 def repeated(body: Callable[..., Value]) -> Callable[..., Value]:
-    """Declares a step: ``body(times, start, *arguments)`` applies it until every lane had its share.
+    """Declares a step: ``body(times, start, *arguments)`` applies it until every lane had its
+    share.
 
     ``times`` is an int64.  A step is a function of the value so far and the arguments, and must
     leave alone what is finished: lanes of one vector all take as many as the slowest.

@@ -19,7 +19,7 @@ from flambeau.compiler.math_exponential import (
 )
 from flambeau.compiler.math_power import integer_power, pow, power_by_squaring
 from flambeau.compiler.math_remainder import floor_divide, fmod, remainder
-from flambeau.compiler.math_special import digamma, erf, erfc, erfinv, lgamma, zeta
+from flambeau.compiler.math_special import digamma, erf, erfc, erfcx, erfinv, lgamma, zeta
 from flambeau.compiler.math_trigonometric import (
     acos,
     acosh,
@@ -48,6 +48,7 @@ __all__ = [
     "digamma",
     "erf",
     "erfc",
+    "erfcx",
     "erfinv",
     "exp",
     "exp2",

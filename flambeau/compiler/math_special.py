@@ -64,6 +64,23 @@ def erfc(x: Value) -> Value:
     return where(magnitude < 0.65, 1.0 - _erf_near(x), far)
 
 
+# The asymptotic series of exp(x**2) erfc(x) sqrt(pi) x by 1 / (2 x**2).
+_ERFCX_SERIES = (1.0, -1.0, 3.0, -15.0, 105.0, -945.0, 10395.0)
+
+
+@in_double
+def erfcx(x: Value) -> Value:
+    """``exp(x**2) * erfc(x)`` without overflow."""
+    positive = where(x > 0.64, x, 0.64)
+    t = (positive - 4.0) / (positive + 4.0)
+    far = polynomial(t, tables.ERFC_64) / fma(positive, 2.0, 1.0)
+    inverse = 1.0 / positive
+    asymptotic = inverse * polynomial(inverse * inverse * 0.5, _ERFCX_SERIES)
+    far = where(x > 28.0, asymptotic * (_TWO_OVER_ROOT_PI * 0.5), far)
+    near = exp(x * x) * erfc(where(x > 0.64, 0.0, x))
+    return where(x > 0.64, far, near)
+
+
 @in_double
 def erfinv(x: Value) -> Value:
     """The inverse of the error function; infinite at -1 and 1, NaN beyond.

@@ -1,6 +1,7 @@
 """Scatter kernels: values written or combined at computed offsets, in a fixed order.
 
-``destination[offsets[r] + j] op= values[r * length + j]`` for rows ``r`` in order.  Tasks are ranges of
+``destination[offsets[r] + j] op= values[r * length + j]`` for rows ``r`` in order.  Tasks are
+ranges of
 ``j``, so no two threads meet at one element and every element combines its values in row order: the
 result is the same for any number of threads, without atomics.
 """
@@ -67,7 +68,9 @@ def scatter_source(dtype: dtype, mode: str) -> str:
 
 
 def plan_scatter(dtype: dtype, mode: str, rows: int, length: int) -> tuple[KernelStep, ...]:
-    """Operands ``destination``, ``values`` (rows, length) and ``offsets`` (rows, int64 elements)."""
+    """Operands ``destination``, ``values`` (rows, length) and ``offsets`` (rows, int64
+    elements).
+    """
     step = KernelStep(
         f"scatter {dtype.name} {mode}",
         lambda: scatter_source(dtype, mode),
@@ -99,6 +102,8 @@ def nonzero_source() -> str:
 
 
 def plan_nonzero(count: int) -> tuple[KernelStep, ...]:
-    """Operands ``mask`` (count bytes) and ``result`` (int64, one place more than there are trues)."""
+    """Operands ``mask`` (count bytes) and ``result`` (int64, one place more than there are
+    trues).
+    """
     words = (Pointer("mask"), Pointer("result"), count)
     return (KernelStep("nonzero", nonzero_source, "nonzero", words, 1 if count else 0),)

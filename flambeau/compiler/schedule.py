@@ -204,7 +204,9 @@ class CpuSchedule:
     # -- one vector of elements ----------------------------------------------------------------
 
     def load(self, k: int, offset: Var, inner: Var, mask: Var | None, width: int) -> Var:
-        """Operand ``k`` at ``inner`` of the innermost loop; ``offset`` is that of the outer loops."""
+        """Operand ``k`` at ``inner`` of the innermost loop; ``offset`` is that of the outer
+        loops.
+        """
         b, operand = self.b, self.kernel.operands[k]
         stride = self.strides[k][-1]
         if operand.kind == IOTA:
@@ -538,7 +540,8 @@ class ColumnReduction(_Reduction):
             known = s.elements(inner, column, mask, s.width)
             return self.combine(carried, self.inputs(known))
 
-        # Runs of bounded length, each summed on its own, keep rounding errors of long columns small.
+        # Runs of bounded length, each summed on its own, keep rounding errors of long columns
+        # small.
         def run(number: Var, carried: list[Var]) -> list[Var]:
             first = b.mul(number, COLUMN_RUN)
             stop = b.min(b.add(first, COLUMN_RUN), length)

@@ -10,9 +10,10 @@ _CATEGORY_RANK = {"bool": 0, "integer": 1, "floating": 2, "complex": 3}
 class dtype:
     """The type of a tensor's elements.  Instances are singletons, compared by identity.
 
-    Attributes: ``name`` (``"float32"``), ``itemsize`` in bytes, ``category`` (``bool``, ``integer``,
-    ``floating`` or ``complex``), ``llvm`` (how memory holds it) and ``numpy`` (bfloat16, which numpy
-    lacks, is seen there as ``uint16`` bits).  ``is_differentiable``: floating or complex.
+    Attributes: ``name`` (``"float32"``), ``itemsize`` in bytes, ``category`` (``bool``,
+    ``integer``,
+    ``floating`` or ``complex``), ``llvm`` (how memory holds it) and ``numpy`` (bfloat16, which
+    numpy lacks, is seen there as ``uint16`` bits).  ``is_differentiable``: floating or complex.
     """
 
     __slots__ = (
@@ -115,7 +116,9 @@ _promotions = {(a, b): _promote(a, b) for a in ALL for b in ALL}
 
 
 class finfo:
-    """Limits of a floating-point type: ``bits eps max min tiny smallest_normal resolution dtype``."""
+    """Limits of a floating-point type: ``bits eps max min tiny smallest_normal resolution
+    dtype``.
+    """
 
     def __init__(self, type: dtype | None = None) -> None:
         type = float32 if type is None else type.to_real()

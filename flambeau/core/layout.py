@@ -1,7 +1,7 @@
 """How a tensor lies in its storage: shape, strides, offset, element type and device.
 
-Layouts are interned: equal layouts are one object, so comparing two is comparing pointers, and facts
-derived from one (contiguity, the layouts of its views) are computed once per program.
+Layouts are interned: equal layouts are one object, so comparing two is comparing pointers, and
+facts derived from one (contiguity, the layouts of its views) are computed once per program.
 """
 
 from __future__ import annotations
@@ -212,8 +212,8 @@ def broadcast_strides(layout: Layout, shape: Sequence[int]) -> tuple[int, ...]:
 def elementwise_strides(shape: Sequence[int], operands: Iterable[Layout]) -> tuple[int, ...]:
     """The strides of a pointwise result: dense, in the order of dimensions that the inputs have.
 
-    PyTorch's ``TensorIterator`` sorts dimensions by the operands' strides, the first operand with an
-    opinion deciding; equal dense inputs hand their strides on.
+    PyTorch's ``TensorIterator`` sorts dimensions by the operands' strides, the first operand with
+    an opinion deciding; equal dense inputs hand their strides on.
     """
     candidates = [o for o in operands if o.shape == tuple(shape)]
     if not candidates or all(o.is_contiguous for o in candidates):

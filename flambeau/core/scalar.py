@@ -31,7 +31,8 @@ def scalar_dtype(kind: type, default: dtype) -> dtype:
 def result_type(
     dimensioned: Iterable[dtype], zero_dim: Iterable[dtype], scalars: Iterable[dtype]
 ) -> dtype:
-    """PyTorch's ``result_type``: tensors with dimensions outrank 0-d tensors, which outrank numbers.
+    """PyTorch's ``result_type``: tensors with dimensions outrank 0-d tensors, which outrank
+    numbers.
 
     A lower-ranked operand changes the result only if its category (bool < integer < floating <
     complex) is above that of every higher-ranked one.

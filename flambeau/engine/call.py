@@ -1,7 +1,7 @@
 """Calls: what recording one operator leaves behind, and the three kinds of work that it can be.
 
-A call is a node of the trie of all calls recorded before: its parent is the call before it.  It names
-storages by slot, so the same call recorded again, on other tensors, is the same object.
+A call is a node of the trie of all calls recorded before: its parent is the call before it.  It
+names storages by slot, so the same call recorded again, on other tensors, is the same object.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Fusion: a list of calls becomes a shorter list of groups, each of which runs as one kernel.
 
-Every call names what it reads and writes, so the only rule is the one every instruction queue knows:
-a call may move up to the latest group that it has a hazard with, and may join that very group if the
-hazard is *aligned*: both touch the same elements of the storage in the same iteration.
+Every call names what it reads and writes, so the only rule is the one every instruction queue
+knows:
+a call may move up to the latest group that it has a hazard with, and may join that very group if
+the hazard is *aligned*: both touch the same elements of the storage in the same iteration.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ Axes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Access:
-    """One use of a slot by a group; ``elementwise`` if iteration ``i`` touches element ``i`` only."""
+    """One use of a slot by a group; ``elementwise`` if iteration ``i`` touches element ``i``
+    only.
+    """
 
     group: int
     layout: Layout

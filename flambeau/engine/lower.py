@@ -106,7 +106,9 @@ def lower(
     stored: frozenset[int],
     target: Target,
 ) -> Step:
-    """``starts[k]`` is where call ``k``'s numbers begin; ``stored`` are the slots that need memory."""
+    """``starts[k]`` is where call ``k``'s numbers begin; ``stored`` are the slots that need
+    memory.
+    """
     if group.library:
         return _lower_library(calls[group.calls[0]], target)
     trace = _Trace(group, calls, starts, stored)

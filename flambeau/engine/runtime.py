@@ -1,4 +1,6 @@
-"""The one CPU backend and target of the process, joined here: the layers below do not know each other."""
+"""The one CPU backend and target of the process, joined here: the layers below do not know each
+other.
+"""
 
 from __future__ import annotations
 

@@ -56,7 +56,9 @@ class Storage:
 
     @staticmethod
     def from_owner(owner: Any, address: int, nbytes: int) -> Storage:
-        """A storage over memory that ``owner`` keeps alive; exported while others hold the owner."""
+        """A storage over memory that ``owner`` keeps alive; exported while others hold the
+        owner.
+        """
         storage = Storage(nbytes)
         storage.block = ExternalBlock(address, nbytes, owner)
         return storage

@@ -1,7 +1,8 @@
 """The tape: calls in program order, recorded by walking a trie of calls recorded before.
 
 The cursor stands on the last recorded call.  Recording compares the new call's key with the child
-that followed last time; on a match nothing is inferred, hashed or built.  A key names everything that
+that followed last time; on a match nothing is inferred, hashed or built.  A key names everything
+that
 the call's meaning depends on: operator, the next free slot, slots and layouts of operands, static
 arguments.  Python numbers are not in it; they are collected in ``scalars`` for the plan.
 
@@ -69,7 +70,9 @@ class Tape:
             self.busy = RECORDING
 
     def bind(self, storage: Storage) -> int:
-        """Gives a storage a slot; one that the outside can see makes the tape run after this call."""
+        """Gives a storage a slot; one that the outside can see makes the tape run after this
+        call.
+        """
         if turns.several:
             return self._bind_shared(storage)
         if storage.tape is self:

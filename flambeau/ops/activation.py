@@ -19,7 +19,6 @@ from flambeau.ops.view import narrow
 from flambeau.tensor import wrap_dim
 
 IN_PLACE = "function method inplace"
-HIDDEN = "function inplace"
 
 
 def floating(kernel: str):
@@ -66,7 +65,7 @@ def relu_backward(grad, result):
 relu.samples(unary_samples())
 
 
-@pointwise("relu6(Tensor self) -> Tensor", variants=HIDDEN)
+@pointwise("relu6(Tensor self) -> Tensor", variants="")
 def relu6(self):
     """Returns ``min(max(self, 0), 6)``."""
     return k.minimum(k.maximum(self, 0), 6)
@@ -86,7 +85,7 @@ relu6.samples(_samples(low=-3, high=9))
 @pointwise(
     "leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor",
     check=floating("leaky_relu_cpu"),
-    variants=HIDDEN,
+    variants="",
 )
 def leaky_relu(self, negative_slope):
     """Returns ``self`` above zero, ``negative_slope * self`` below."""
@@ -104,7 +103,7 @@ leaky_relu.samples(_samples((0.2,), (0.0,)))
 @composite(
     "rrelu(Tensor self, Scalar lower=0.125, Scalar upper=0.3333333333333333, bool training=False, "
     "Generator? generator=None) -> Tensor",
-    variants=HIDDEN,
+    variants="function",
 )
 def rrelu(self, lower, upper, training, generator):
     """Returns `leaky_relu` with a slope drawn per element in training, their mean otherwise."""
@@ -172,7 +171,7 @@ def prelu_samples(make):
     yield make(4, 3, transposed=True), make(4)
 
 
-@pointwise("threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor", variants=HIDDEN)
+@pointwise("threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor", variants="function")
 def threshold(self, threshold, value):
     """Returns ``self`` where it is greater than ``threshold``, else ``value``."""
     return k.where(self <= threshold, value, self)
@@ -191,7 +190,7 @@ def threshold_samples(make):
     yield make(0, 3), 0.1, 20
 
 
-@pointwise("hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor", variants=HIDDEN)
+@pointwise("hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor", variants="")
 def hardtanh(self, min_val, max_val):
     """Returns ``self`` kept within ``[min_val, max_val]``."""
     return k.minimum(k.maximum(self, min_val), max_val)
@@ -211,7 +210,7 @@ hardtanh.samples(_samples((-0.5, 0.7), (-2, 2)))
 @pointwise(
     "elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor",
     check=floating("elu_cpu"),
-    variants=HIDDEN,
+    variants="",
 )
 def elu(self, alpha, scale, input_scale):
     """Returns ``scale * self`` above zero, ``scale * alpha * expm1(input_scale * self)`` below."""
@@ -236,7 +235,7 @@ _SELU_ALPHA = 1.6732632423543772848170429916717
 _SELU_SCALE = 1.0507009873554804934193349852946
 
 
-@pointwise("selu(Tensor self) -> Tensor", check=floating("elu_cpu"), variants=HIDDEN)
+@pointwise("selu(Tensor self) -> Tensor", check=floating("elu_cpu"), variants="function")
 def selu(self):
     """Returns the exponential unit whose scales keep mean 0 and variance 1."""
     below = math.expm1(self) * (_SELU_ALPHA * _SELU_SCALE)
@@ -256,7 +255,7 @@ selu.samples(_samples())
 
 
 @pointwise(
-    "celu(Tensor self, Scalar alpha=1.0) -> Tensor", check=floating("elu_cpu"), variants=HIDDEN
+    "celu(Tensor self, Scalar alpha=1.0) -> Tensor", check=floating("elu_cpu"), variants="function"
 )
 def celu(self, alpha):
     """Returns ``self`` above zero, ``alpha * (exp(self / alpha) - 1)`` below."""
@@ -287,7 +286,7 @@ def _check_gelu(common, arguments):
 @pointwise(
     'gelu(Tensor self, *, str approximate="none") -> Tensor',
     check=_check_gelu,
-    variants=HIDDEN,
+    variants="",
 )
 def gelu(self, approximate):
     """Returns ``self`` times the normal distribution at it, or the "tanh" approximation of that."""
@@ -318,7 +317,7 @@ def gelu_samples(make):
     yield make(3), {"approximate": "sigmoid"}
 
 
-@pointwise("silu(Tensor self) -> Tensor", check=floating("silu_cpu"), variants=HIDDEN)
+@pointwise("silu(Tensor self) -> Tensor", check=floating("silu_cpu"), variants="")
 def silu(self):
     """Returns ``self * sigmoid(self)``."""
     return self / (math.exp(-self) + 1.0)
@@ -338,7 +337,7 @@ def _softplus(x):
     return k.maximum(x, 0.0) + math.log1p(math.exp(-k.absolute(x)))
 
 
-@pointwise("mish(Tensor self) -> Tensor", check=floating("mish_cpu"), variants=HIDDEN)
+@pointwise("mish(Tensor self) -> Tensor", check=floating("mish_cpu"), variants="")
 def mish(self):
     """Returns ``self * tanh(softplus(self))``."""
     return self * math.tanh(_softplus(self))
@@ -356,7 +355,7 @@ mish.samples(_samples())
 @pointwise(
     "softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor",
     check=floating("softplus_cpu"),
-    variants="function",
+    variants="",
 )
 def softplus(self, beta, threshold):
     """Returns ``log(1 + exp(beta * self)) / beta``; ``self`` where that exceeds ``threshold``."""
@@ -383,7 +382,7 @@ class _Contiguous(PointwiseOperator):
     "log_sigmoid(Tensor self) -> Tensor",
     _Contiguous,
     check=floating("log_sigmoid_cpu"),
-    variants="function",
+    variants="",
 )
 def log_sigmoid(self):
     """Returns ``log(sigmoid(self))`` without its loss of digits."""
@@ -401,7 +400,7 @@ log_sigmoid.samples(_samples())
 # -- piecewise ones ------------------------------------------------------------------------------
 
 
-@pointwise("hardsigmoid(Tensor self) -> Tensor", check=floating("hardsigmoid_cpu"), variants=HIDDEN)
+@pointwise("hardsigmoid(Tensor self) -> Tensor", check=floating("hardsigmoid_cpu"), variants="")
 def hardsigmoid(self):
     """Returns ``relu6(self + 3) / 6``."""
     return k.minimum(k.maximum(self + 3.0, 0.0), 6.0) / 6.0
@@ -419,7 +418,7 @@ def hardsigmoid_backward(grad, self):
 hardsigmoid.samples(_samples())
 
 
-@pointwise("hardswish(Tensor self) -> Tensor", check=floating("hardswish_cpu"), variants=HIDDEN)
+@pointwise("hardswish(Tensor self) -> Tensor", check=floating("hardswish_cpu"), variants="")
 def hardswish(self):
     """Returns ``self * relu6(self + 3) / 6``."""
     return self * k.minimum(k.maximum(self + 3.0, 0.0), 6.0) / 6.0
@@ -469,7 +468,7 @@ class _Softshrink(PointwiseOperator):
     "softshrink(Tensor self, Scalar lambd=0.5) -> Tensor",
     _Softshrink,
     check=floating("softshrink_check"),
-    variants="function",
+    variants="",
 )
 def softshrink(self, lambd):
     """Returns ``self`` moved towards zero by ``lambd``, zero if it is not farther away."""
@@ -499,7 +498,7 @@ def _halves(self, dim):
     return narrow(self, dim, 0, size // 2), narrow(self, dim, size // 2, size // 2)
 
 
-@composite("glu(Tensor self, int dim=-1) -> Tensor", variants="function")
+@composite("glu(Tensor self, int dim=-1) -> Tensor", variants="")
 def glu(self, dim):
     """Returns ``a * sigmoid(b)`` of the halves of ``self`` along ``dim``."""
     if not self.ndim:

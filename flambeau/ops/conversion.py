@@ -8,10 +8,15 @@ from typing import Any
 from flambeau.core import dtype as types
 from flambeau.core.device import device
 from flambeau.core.dtype import dtype
-from flambeau.core.memory_format import contiguous_format
+from flambeau.core.memory_format import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    preserve_format,
+)
 from flambeau.ops.creation import cuda_error, empty_tensor
 from flambeau.ops.declare import PointwiseOperator, copy, copy_, parse
-from flambeau.ops.view import contiguous_copy
+from flambeau.ops.view import contiguous, contiguous_copy, in_channels_last
 from flambeau.tensor import Tensor
 
 
@@ -47,6 +52,8 @@ def clone(self: Tensor, *, memory_format: Any = None) -> Tensor:
     """Returns a copy with memory of its own; differentiable."""
     if memory_format is contiguous_format:
         return contiguous_copy(self)
+    if memory_format is channels_last or memory_format is channels_last_3d:
+        return in_channels_last(self, memory_format, force_copy=True)
     return _clone(self)
 
 
@@ -59,15 +66,17 @@ def clone_backward(grad):
 
 
 def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Returns the tensor converted: ``to(dtype)``, ``to(device)``, ``to(device, dtype)``, ``to(other)``.
+    """Returns the tensor converted: ``to(dtype)``, ``to(device)``, ``to(device, dtype)``,
+    ``to(other)``.
 
-    ``copy=True`` copies even where nothing changes; ``non_blocking`` and ``memory_format`` are accepted.
+    ``copy=True`` copies even where nothing changes; ``non_blocking`` and ``memory_format`` are
+    accepted.
     """
     force = bool(kwargs.pop("copy", False))
     kind, where = kwargs.pop("dtype", None), kwargs.pop("device", None)
     other = kwargs.pop("other", None)
     kwargs.pop("non_blocking", None)
-    kwargs.pop("memory_format", None)
+    memory_format = kwargs.pop("memory_format", None)
     if kwargs:
         raise TypeError(
             f"to() received an invalid combination of arguments - got {next(iter(kwargs))}"
@@ -96,7 +105,14 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             )
     if other is not None:
         kind, where = other.dtype, other.device
-    return _moved(self, kind, where, force)
+    return _formatted(_moved(self, kind, where, force), memory_format)
+
+
+def _formatted(tensor: Tensor, memory_format: Any) -> Tensor:
+    """The tensor in a memory format that somebody asked for."""
+    if memory_format is None or memory_format is preserve_format:
+        return tensor
+    return contiguous(tensor, memory_format=memory_format)
 
 
 def _moved(tensor: Tensor, kind: dtype | None, where: Any, force: bool) -> Tensor:
@@ -113,7 +129,7 @@ def _moved(tensor: Tensor, kind: dtype | None, where: Any, force: bool) -> Tenso
 
 def _short(kind: dtype) -> Callable[..., Tensor]:
     def convert(self: Tensor, memory_format: Any = None) -> Tensor:
-        return to_dtype(self, kind)
+        return _formatted(to_dtype(self, kind), memory_format)
 
     convert.__doc__ = f"``self.to({kind})``."
     return convert

@@ -1,7 +1,7 @@
 """New tensors from sizes and numbers: zeros, full, arange, linspace, eye and their like.
 
-What they fill is recorded like any call, so a constant fuses into its consumers and costs no memory of
-its own.
+What they fill is recorded like any call, so a constant fuses into its consumers and costs no
+memory of its own.
 """
 
 from __future__ import annotations
@@ -289,6 +289,11 @@ def arange(
     _check_range(start, end, step)
     whole = all(isinstance(n, int) for n in (start, end, step))
     kind = dtype or (out.dtype if out is not None else types.int64 if whole else default_dtype())
+    if kind.category == "integer" and not whole:
+        # PyTorch converts the three numbers to the type first.
+        start, end, step = int(start), int(end), int(step)
+        whole = True
+        _check_range(start, end, step)
     if whole:
         count = max(0, -((start - end) // step))
     else:
@@ -311,7 +316,9 @@ def range_(
     start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: dtype | None = None,
     layout: Any = None, device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Returns ``start, start + step, …`` up to and with ``end`` (PyTorch's deprecated ``range``)."""
+    """Returns ``start, start + step, …`` up to and with ``end`` (PyTorch's deprecated
+    ``range``).
+    """
     warnings.warn(
         "torch.range is deprecated and will be removed in a future release because its behavior is "
         "inconsistent with Python's range builtin. Instead, use torch.arange, which produces "

@@ -1,6 +1,7 @@
 """The kinds of operators and the decorators that declare them.
 
-*pointwise*: a body over kernel values; *reduction*: a body, a combination and a finish; *view*: a rule
+*pointwise*: a body over kernel values; *reduction*: a body, a combination and a finish; *view*: a
+rule
 from layout to layout; *kernel*: a shape rule and a lowering to kernels of its own; *composite*:
 ordinary code over tensors.  README.md in this folder is the guide for writing one.
 """
@@ -123,8 +124,8 @@ def _check_number(name: str, value: Any) -> int | float:
 class PointwiseOperator(Operator):
     """One result element per index of the broadcast shape.
 
-    ``check(common, arguments)`` raises where the types do not do; ``arguments`` are layouts, types of
-    numbers and other values in schema order.
+    ``check(common, arguments)`` raises where the types do not do; ``arguments`` are layouts, types
+    of numbers and other values in schema order.
     """
 
     # Whether methods and Python's operators may record a call without asking `record`.
@@ -163,7 +164,9 @@ class PointwiseOperator(Operator):
         return results[0] if self.results == 1 else results
 
     def split(self, values: Sequence[Any]) -> tuple[list[Any], tuple[Any, ...], list[int | float]]:
-        """What of the arguments the call's key holds and which numbers it gets; see `split_arguments`."""
+        """What of the arguments the call's key holds and which numbers it gets; see
+        `split_arguments`.
+        """
         found = split_arguments(self.schema, values)
         if not any(isinstance(o, Tensor) for o in found[0]):
             got = ", ".join(type(v).__name__ for v in values if v is not None)
@@ -603,7 +606,9 @@ class KernelOperator(_FreshOperator):
     lowering: Callable[..., Lowered]
 
     def lower(self, rule: Callable[..., Lowered]) -> Callable[..., Lowered]:
-        """Declares ``rule(call, target, *arguments) -> Lowered``; operands are ``call.reads/writes``."""
+        """Declares ``rule(call, target, *arguments) -> Lowered``; operands are
+        ``call.reads/writes``.
+        """
         self.lowering = rule
         return rule
 
@@ -669,7 +674,9 @@ class CompositeOperator(_FreshOperator):
 def pointwise(
     schema: str, kind: type[PointwiseOperator] = PointwiseOperator, **options: Any
 ) -> Callable[[Body], PointwiseOperator]:
-    """Declares a pointwise operator; options: ``promote promoting untouched check variants dunder``."""
+    """Declares a pointwise operator; options: ``promote promoting untouched check variants
+    dunder``.
+    """
     return lambda body: kind(parse(schema), body, **options)
 
 
@@ -684,7 +691,9 @@ def view(schema: str, **options: Any) -> Callable[[Callable[..., Layout]], ViewO
 
 
 def kernel_operator(schema: str, **options: Any) -> Callable[[Body], KernelOperator]:
-    """Declares an operator with kernels of its own over its shape rule; see `KernelOperator.lower`."""
+    """Declares an operator with kernels of its own over its shape rule; see
+    `KernelOperator.lower`.
+    """
     return lambda body: KernelOperator(parse(schema), body, **options)
 
 

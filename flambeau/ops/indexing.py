@@ -113,6 +113,11 @@ def _basic(tensor: Tensor, entries: Sequence[Any]) -> Tensor:
 def _split(tensor: Tensor, entries: Sequence[Any]) -> tuple[Tensor, list[Tensor | None]]:
     """The basic part as a view, and the index tensors by dimension of that view."""
     total = sum(map(_consumed, entries))
+    if total > tensor.ndim == 0 and not any(_is_advanced(e) for e in entries):
+        raise IndexError(
+            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in "
+            "C++ to convert a 0-dim tensor to a number"
+        )
     if total > tensor.ndim:
         raise IndexError(f"too many indices for tensor of dimension {tensor.ndim}")
     dots = sum(1 for e in entries if e is Ellipsis)
@@ -212,7 +217,9 @@ def _mask_indices(mask: Tensor, viewed: Tensor, dim: int) -> list[Tensor]:
 
 
 class _Geometry:
-    """Where an advanced index reads: the result's shape, a running offset, and the indices in place."""
+    """Where an advanced index reads: the result's shape, a running offset, and the indices in
+    place.
+    """
 
     def __init__(self, layout: Layout, indices: Sequence[Tensor | None]) -> None:
         given = [(d, i) for d, i in enumerate(indices) if i is not None]
@@ -277,7 +284,8 @@ def index_put(self, indices, values, accumulate):
 
 @index_put.derivative
 def index_put_backward(grad, self_layout, values_layout, indices, accumulate):
-    inside = index_tensor(grad, tuple(indices))
+    indices = tuple(expanded_indices(grad, indices))
+    inside = index_tensor(grad, indices)
     if accumulate:
         outside = grad
     else:
@@ -355,13 +363,17 @@ def index_select(self, dim, index):
         raise IndexError("index_select(): Index is supposed to be a vector")
     if index.dtype not in (types.int64, types.int32):
         raise RuntimeError("index_select(): Expected dtype int32 or int64 for index")
+    if self.ndim == 0 and index.numel() != 1:
+        raise IndexError(
+            f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)"
+        )
     dim = wrap_dim(dim, self.ndim)
     found = bounds(index)
     size = self.shape[dim] if self.ndim else 1
     if found is not None and (found[0] < 0 or found[1] >= size):
         raise IndexError("index out of range in self")
     if self.ndim == 0:
-        return view_as_is(self)
+        return copy(self)
     flat = reshape(index, (index.numel(),))
     return index_tensor(self, (*[None] * dim, flat))
 
@@ -372,13 +384,13 @@ def index_select(self, dim, index):
 )
 def gather(self, dim, index, sparse_grad):
     """Returns ``out[i][j] = self[index[i][j]][j]`` (for ``dim=0``), shaped like ``index``."""
-    if index.dtype not in (types.int64, types.int32):
-        raise RuntimeError("gather(): Expected dtype int64 for index")
+    if index.numel() and index.dtype not in (types.int64, types.int32):
+        raise RuntimeError("gather(): Expected dtype int32/int64 for index")
     dim = wrap_dim(dim, self.ndim)
     _check_gather("gather", self, dim, index, "input")
     layout = self._layout
     if layout.ndim == 0:
-        return expand(self, tuple(index.shape)) + 0
+        return copy(expand(self, tuple(index.shape)))
     strides = [0 if d == dim else s for d, s in enumerate(layout.strides)]
     walk = walk_layout(layout, index.shape or (1,) * layout.ndim, strides)
     wide = index if index.ndim else reshape(index, (1,) * layout.ndim)
@@ -483,9 +495,39 @@ def index_add(self, dim, index, source, alpha):
     """Returns a copy with slices of ``source`` added at ``index`` along ``dim``."""
     dim = wrap_dim(dim, self.ndim)
     _check_index("index_add", index)
-    check_indices(index, dim, self.shape[dim])
-    source = source if alpha == 1 else source * alpha
-    return index_put(self, (*[None] * dim, reshape(index, (index.numel(),))), source, True)
+    if index.ndim > 1:
+        raise IndexError(
+            f"index_add_(): Index is supposed to be a vector, but got dim: {index.ndim}"
+        )
+    if source.dtype is not self.dtype:
+        raise RuntimeError(
+            "index_add_(): self and source expected to have the same dtype, but got "
+            f"(self) {self.dtype.title} and (source) {source.dtype.title}"
+        )
+    _check_slices(self, dim, source)
+    if self.ndim:
+        check_indices(index, dim, self.shape[dim])
+    return _put_slices(self, dim, index, source if alpha == 1 else source * alpha, True)
+
+
+def _check_slices(self: Tensor, dim: int, source: Tensor) -> None:
+    """Whether ``source`` agrees with ``self`` in all dimensions but one; PyTorch's error."""
+    mine, theirs = list(self.shape), list(source.shape)
+    if mine[:dim] + mine[dim + 1 :] != theirs[:dim] + theirs[dim + 1 :]:
+        raise RuntimeError(
+            "source tensor shape must match self tensor shape, excluding the specified dimension. "
+            f"Got self.shape = {mine} source.shape = {theirs}"
+        )
+
+
+def _put_slices(self: Tensor, dim: int, index: Tensor, values: Tensor, accumulate: bool) -> Tensor:
+    """A copy with slices along ``dim`` written or added; scalars count as vectors of one."""
+    whole = self if self.ndim else reshape(self, (1,))
+    flat = reshape(index, (index.numel(),))
+    if not self.ndim and values.ndim == 0:
+        values = reshape(values, (1,))
+    result = index_put(whole, (*[None] * dim, flat), values, accumulate)
+    return result if self.ndim else reshape(result, ())
 
 
 @composite(
@@ -494,7 +536,19 @@ def index_add(self, dim, index, source, alpha):
 )
 def index_copy(self, dim, index, source):
     """Returns a copy with slices of ``source`` written at ``index`` along ``dim``."""
-    return index_put(self, (*[None] * wrap_dim(dim, self.ndim), index), source, False)
+    dim = wrap_dim(dim, self.ndim)
+    if index.dtype is not types.int64:
+        raise RuntimeError(
+            f"index_copy_(): Expected a long tensor for index, but got {index.dtype.title}"
+        )
+    if source.dtype is not self.dtype:
+        raise RuntimeError(
+            "index_copy_(): self and source expected to have the same dtype, but got "
+            f"(self) {self.dtype.title} and (source) {source.dtype.title}"
+        )
+    if self.ndim and source.ndim == self.ndim:
+        _check_slices(self, dim, source)
+    return _put_slices(self, dim, index, source, False)
 
 
 @composite(
@@ -505,7 +559,12 @@ def index_fill(self, dim, index, value):
     """Returns a copy with slices at ``index`` along ``dim`` filled with a number."""
     if not isinstance(value, Tensor):
         value = filled(Layout.of((), self.dtype), value)
-    return index_put(self, (*[None] * wrap_dim(dim, self.ndim), index), value, False)
+    elif value.ndim:
+        raise RuntimeError(
+            "index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
+            f"{value.ndim} dimension(s)."
+        )
+    return _put_slices(self, wrap_dim(dim, self.ndim), index, value, False)
 
 
 @composite("take(Tensor self, Tensor index) -> Tensor", variants="function method out")
@@ -534,6 +593,15 @@ def masked_select(self, mask):
 )
 def masked_scatter(self, mask, source):
     """Returns a copy with the next elements of ``source`` wherever ``mask`` is true."""
+    if mask.dtype is not types.bool_:
+        raise RuntimeError(
+            f"masked_scatter_ only supports boolean masks, but got mask with dtype {mask.dtype.title}"
+        )
+    if source.dtype is not self.dtype:
+        raise RuntimeError(
+            "masked_scatter: expected self and source to have same dtypes but got "
+            f"{self.dtype.title} and {source.dtype.title}"
+        )
     wide = expand(mask, broadcast_shapes(self.shape, mask.shape))
     positions = true_positions(wide)
     count = positions.shape[0]

@@ -11,7 +11,7 @@ from flambeau.core import dtype as types
 from flambeau.core.dtype import promote_types
 from flambeau.core.layout import Layout
 from flambeau.ops.creation import arange, empty_tensor, filled
-from flambeau.ops.declare import composite, copy_
+from flambeau.ops.declare import composite, copy, copy_
 from flambeau.ops.fused import FusedPointwise
 from flambeau.ops.scatter import walk_layout
 from flambeau.ops.view import (
@@ -111,6 +111,8 @@ def stack(tensors, dim):
 
 def _stacker(name: str, dim: int, at_least: int, doc: str):
     def body(tensors):
+        if not tensors:
+            raise RuntimeError(f"{name} expects a non-empty TensorList")
         ready = [_at_least(t, at_least) for t in tensors]
         if name == "hstack" and ready[0].ndim == 1:
             return cat(ready, 0)
@@ -222,7 +224,13 @@ def repeat(self, repeats):
             "Number of dimensions of repeat dims can not be smaller than number of dimensions of "
             "tensor"
         )
+    if any(r < 0 for r in repeats):
+        raise RuntimeError(
+            f"Trying to create tensor with negative dimension {min(repeats)}: {list(repeats)}"
+        )
     shape = (1,) * (len(repeats) - self.ndim) + tuple(self.shape)
+    if all(r == 1 for r in repeats):
+        return copy(reshape(self, shape))
     pairs = tuple(n for r, s in zip(repeats, shape, strict=True) for n in (r, s))
     wide = reshape(self, tuple(n for s in shape for n in (1, s)))
     return reshape(
@@ -278,7 +286,7 @@ def flip(self, dims):
     strides = [-s if d in wrapped else s for d, s in enumerate(layout.strides)]
     start = sum((layout.shape[d] - 1) * layout.strides[d] for d in wrapped)
     if not self.numel():
-        return contiguous(self) + 0
+        return copy(self)
     return _FLIP((self,), (start,), (walk_layout(layout, layout.shape, strides),))[0]
 
 
@@ -309,13 +317,22 @@ def flipud(input: Tensor) -> Tensor:
 @composite("roll(Tensor self, int[1] shifts, int[1] dims=[]) -> Tensor")
 def roll(self, shifts, dims):
     """Returns the tensor rolled along dimensions (flattened without ``dims``)."""
+    if not shifts:
+        raise RuntimeError("`shifts` required")
+    if self.ndim == 0 and dims:
+        raise IndexError(f"Dimension specified as {dims[0]} but tensor has no dimensions")
     if not dims:
+        if len(shifts) != 1:
+            raise RuntimeError(
+                f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}"
+            )
         return reshape(roll(flatten(self), shifts, (0,)), tuple(self.shape))
     if len(shifts) != len(dims):
         raise RuntimeError(
             f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}"
         )
     for shift, dim in zip(shifts, dims, strict=True):
+        dim = wrap_dim(dim, self.ndim)
         n = self.shape[dim]
         if n:
             at = (n - shift) % n
@@ -419,7 +436,7 @@ def triu_backward(grad, diagonal):
 def diag(self, diagonal):
     """Returns a vector's diagonal matrix, or a matrix's diagonal (a copy)."""
     if self.ndim == 2:
-        return contiguous(self.diagonal(diagonal)) + 0
+        return copy(self.diagonal(diagonal))
     if self.ndim != 1:
         raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {self.ndim}D")
     return diag_embed(self, diagonal, -2, -1)
@@ -428,6 +445,9 @@ def diag(self, diagonal):
 @composite("diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor")
 def diag_embed(self, offset, dim1, dim2):
     """Returns matrices with the last dimension on their diagonals."""
+    first, second = wrap_dim(dim1, self.ndim + 1), wrap_dim(dim2, self.ndim + 1)
+    if first == second:
+        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
     n = self.shape[-1] + abs(offset)
     result = filled(Layout.of((*self.shape[:-1], n, n), self.dtype), 0)
     copy_(result.diagonal(offset, -2, -1), self)

@@ -3,8 +3,8 @@
 An operator is declared by a decorator that names its kind, over the one function that says what it
 does; its derivative and its samples follow below it:
 
-    @pointwise("sigmoid(Tensor self) -> Tensor", promote="float", variants="function method inplace out")
-    def sigmoid(self):
+    @pointwise("sigmoid(Tensor self) -> Tensor", promote="float", variants="function method inplace
+    out") def sigmoid(self):
         return math.sigmoid(self)
 
     @sigmoid.derivative
@@ -96,9 +96,11 @@ class Operator:
         return rule
 
     def saved_for(operator, /, **inputs: str) -> None:
-        """Says that an input is saved only for the gradients of others: ``mul.saved_for(self="other")``.
+        """Says that an input is saved only for the gradients of others:
+        ``mul.saved_for(self="other")``.
 
-        Where none of those is wanted the input is not kept, so it may be freed, or written in place.
+        Where none of those is wanted the input is not kept, so it may be freed, or written in
+        place.
         """
         assert operator.derivative_rule is not None
         operator.derivative_rule.set_conditions(inputs)
@@ -139,7 +141,8 @@ class Derivative:
     """A derivative rule and where each of its parameters comes from.
 
     ``grad`` (or ``grad0``, ``grad1`` …) are the outputs' gradients, ``result`` (``result0`` …) the
-    outputs, ``needs`` the set of input names whose gradient is wanted, ``layouts`` those of all inputs, ``self_layout`` the layout of
+    outputs, ``needs`` the set of input names whose gradient is wanted, ``layouts`` those of all
+    inputs, ``self_layout`` the layout of
     the input ``self`` (its contents are not kept); any other name is an argument of the operator.
     """
 

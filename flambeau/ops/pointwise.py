@@ -440,7 +440,13 @@ sgn.samples(unary_samples())
 
 
 class _Where(PointwiseOperator):
-    """The condition takes no part in promotion; it must be bool."""
+    """The condition takes no part in promotion; it must be bool.  Alone it is asked for indices."""
+
+    def record(self, values, out=None, inplace=False):
+        condition, first, second = values
+        if first is None and second is None:
+            return condition.nonzero(as_tuple=True)
+        return super().record(values, out, inplace)
 
     def _types(self, layouts, static):
         kind = layouts[0].dtype
@@ -453,7 +459,7 @@ class _Where(PointwiseOperator):
 
 
 @pointwise(
-    "where(Tensor condition, Operand self, Operand other) -> Tensor",
+    "where(Tensor condition, Operand? self=None, Operand? other=None) -> Tensor",
     _Where,
     untouched="condition",
     variants="function out",

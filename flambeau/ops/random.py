@@ -1,7 +1,7 @@
 """Random tensors: drawn at once, in PyTorch's order, from PyTorch's generator.
 
-Drawing at record time keeps the generator's state moving exactly as PyTorch's does; what is computed
-from the numbers is recorded as usual.
+Drawing at record time keeps the generator's state moving exactly as PyTorch's does; what is
+computed from the numbers is recorded as usual.
 """
 
 from __future__ import annotations
@@ -307,7 +307,9 @@ def multinomial(
     input: Tensor, num_samples: int, replacement: bool = False, *,
     generator: Generator | None = None, out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Returns indices drawn with the given weights: ``(n)`` or ``(m, n)`` to ``(…, num_samples)``."""
+    """Returns indices drawn with the given weights: ``(n)`` or ``(m, n)`` to ``(…,
+    num_samples)``.
+    """
     if input.ndim not in (1, 2):
         raise RuntimeError("prob_dist must be 1 or 2 dim")
     _check_float("multinomial", input.dtype)

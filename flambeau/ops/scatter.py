@@ -1,7 +1,8 @@
 """Reading and writing at positions given by tensors: the primitives under all indexing.
 
 Positions are turned into offsets by a pointwise call; `take` reads there, `scatter_rows` writes or
-combines there.  Indices are checked when the operator is called, because an error must name its line.
+combines there.  Indices are checked when the operator is called, because an error must name its
+line.
 """
 
 from __future__ import annotations

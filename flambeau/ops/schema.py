@@ -3,8 +3,8 @@
 A schema is written as in PyTorch's ``native_functions``:
 ``sum(Tensor self, int[1]? dim=None, bool keepdim=False, *, ScalarType? dtype=None) -> Tensor``;
 ``Operand`` is a tensor or a number.
-Everything is normalised here, once: after binding, ``int[]`` is a tuple, numbers are checked, missing
-arguments have their defaults.
+Everything is normalised here, once: after binding, ``int[]`` is a tuple, numbers are checked,
+missing arguments have their defaults.
 """
 
 from __future__ import annotations

@@ -134,6 +134,12 @@ def polygamma_samples(make):
     yield 2, make(7, low=0.3, high=9, dtype="float64")
 
 
+@composite("polygamma.method(Tensor self, int n) -> Tensor", variants="method")
+def polygamma_method(self, n):
+    """Returns the ``n``-th derivative of `digamma`."""
+    return polygamma(n, self)
+
+
 @composite("mvlgamma(Tensor self, int p) -> Tensor", variants="function method")
 def mvlgamma(self, p):
     """Returns the logarithm of the multivariate gamma function of dimension ``p``."""
@@ -166,3 +172,75 @@ def sinc_backward(grad, self):
 
 
 sinc.samples(unary_samples())
+
+
+# -- of torch.special only -----------------------------------------------------------------------
+
+_ROOT_HALF = python_math.sqrt(0.5)
+
+
+@pointwise("erfcx(Tensor self) -> Tensor", promote="float", variants="out")
+def erfcx(self):
+    """Returns ``exp(self**2) * erfc(self)`` without overflow."""
+    return math.erfcx(self)
+
+
+@erfcx.derivative
+def erfcx_backward(grad, self, result):
+    return {"self": grad * (2 * self * result - _SLOPE_AT_ZERO)}
+
+
+@composite("ndtr(Tensor self) -> Tensor", variants="")
+def ndtr(self):
+    """Returns the normal distribution function."""
+    return erfc(self * -_ROOT_HALF) * 0.5
+
+
+@composite("ndtri(Tensor self) -> Tensor", variants="")
+def ndtri(self):
+    """Returns the inverse of `ndtr`."""
+    return erfinv(2 * self - 1) * python_math.sqrt(2)
+
+
+@pointwise("log_ndtr(Tensor self) -> Tensor", promote="float", variants="out")
+def log_ndtr(self):
+    """Returns the logarithm of `ndtr` without loss in the lower tail."""
+    t = self * _ROOT_HALF
+    low = math.log(math.erfcx(-t) * 0.5) - t * t
+    return k.where(self < -1.0, low, math.log1p(math.erfc(t) * -0.5))
+
+
+@log_ndtr.derivative
+def log_ndtr_backward(grad, self):
+    return {"self": grad * (python_math.sqrt(2 / python_math.pi) / erfcx(self * -_ROOT_HALF))}
+
+
+@pointwise("entr(Tensor self) -> Tensor", promote="float", variants="out")
+def entr(self):
+    """Returns ``-self * log(self)``; 0 at zero, minus infinity below."""
+    usual = -self * math.log(self)
+    below = k.where(self == 0.0, self.like(0.0), -k.INFINITY)
+    return k.where((self > 0.0) | (self != self), usual, below)
+
+
+@entr.derivative
+def entr_backward(grad, self):
+    return {"self": grad * (-self.log() - 1)}
+
+
+@pointwise("xlog1py(Operand self, Operand other) -> Tensor", promote="float", variants="out")
+def xlog1py(self, other):
+    """Returns ``self * log1p(other)``; 0 where ``self`` is 0, unless ``other`` is NaN."""
+    product = k.where(self == 0.0, 0.0, self * math.log1p(other))
+    return k.where(other != other, k.NAN, product)
+
+
+@xlog1py.derivative
+def xlog1py_backward(grad, self, other, needs):
+    gradients = {}
+    if "self" in needs:
+        slope = other.log1p() if hasattr(other, "log1p") else python_math.log1p(other)
+        gradients["self"] = grad * where((self == 0) & (other <= -1), 0.0, slope)
+    if "other" in needs:
+        gradients["other"] = grad * self / (other + 1)
+    return gradients

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flambeau.core.layout import Layout, contiguous_strides
+from flambeau.core.memory_format import channels_last, channels_last_3d
 from flambeau.engine.storage import Storage
 from flambeau.graph import Node, above
 from flambeau.ops.creation import filled
@@ -370,6 +371,8 @@ def spread(grad: Tensor, layout: Layout, viewed, arguments: tuple) -> Tensor:
 @composite("narrow(Tensor(a) self, int dim, any start, int length) -> Tensor(a)")
 def narrow(self, dim, start, length):
     """Returns the view of ``length`` entries from ``start`` along a dimension."""
+    if isinstance(start, Tensor) and (start.ndim or start.dtype.category != "integer"):
+        raise RuntimeError("start must be an 0-dim integral Tensor.")
     start = int(start)
     if self.ndim == 0:
         raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
@@ -484,9 +487,24 @@ def flatten_samples(make):
 )
 def contiguous(self, memory_format):
     """Returns the tensor itself if its elements lie in row-major order, else a copy that does."""
+    if memory_format is channels_last or memory_format is channels_last_3d:
+        return in_channels_last(self, memory_format)
     if self._layout.is_contiguous:
         return self
     return contiguous_copy(self)
+
+
+def in_channels_last(tensor: Tensor, memory_format: object, force_copy: bool = False) -> Tensor:
+    """The tensor with the channels innermost in memory; itself where they are already."""
+    wanted = 4 if memory_format is channels_last else 5
+    if tensor.ndim != wanted:
+        raise RuntimeError(f"required rank {wanted} tensor to use {memory_format} format")
+    order = (0, *range(2, wanted), 1)
+    moved = permute(tensor, order)
+    if moved._layout.is_contiguous and not force_copy:
+        return tensor
+    back = tuple(order.index(d) for d in range(wanted))
+    return permute(contiguous_copy(moved), back)
 
 
 def contiguous_copy(tensor: Tensor) -> Tensor:
