@@ -595,7 +595,8 @@ def masked_scatter(self, mask, source):
     """Returns a copy with the next elements of ``source`` wherever ``mask`` is true."""
     if mask.dtype is not types.bool_:
         raise RuntimeError(
-            f"masked_scatter_ only supports boolean masks, but got mask with dtype {mask.dtype.title}"
+            "masked_scatter_ only supports boolean masks, but got mask with dtype "
+            f"{mask.dtype.title}"
         )
     if source.dtype is not self.dtype:
         raise RuntimeError(
