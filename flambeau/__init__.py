@@ -139,6 +139,6 @@ short = int16
 cfloat = complex64
 cdouble = complex128
 
-from flambeau import autograd, cuda, nn, optim, random, serialization, utils  # noqa: E402  # noqa: E402
+from flambeau import autograd, cuda, nn, optim, random, serialization, special, utils  # noqa: E402
 from flambeau.compat.torch_alias import install_as_torch  # noqa: E402
 from flambeau.serialization import load, save  # noqa: E402

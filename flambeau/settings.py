@@ -102,6 +102,15 @@ def is_complex(input: Tensor) -> bool:
     return input.is_complex()
 
 
+def is_signed(input: Tensor) -> bool:
+    return input.is_signed()
+
+
+def get_device(input: Tensor) -> int:
+    """The index of the CUDA device; -1 on the CPU."""
+    return input.get_device()
+
+
 def is_nonzero(input: Tensor) -> bool:
     if input.numel() != 1:
         raise RuntimeError(

@@ -210,9 +210,15 @@ def _attach(
         targets.append((t.grad_fn or t) if t.requires_grad else None)
         numbers.append(t._output_nr)
     node = Node(
-        _UserOperator(cls, ctx), targets, numbers, [t._layout for _, t in tensors],
-        [o._layout for o in results], (), (), {"positions": [k for k, _ in tensors], "inputs": count},
-    )  # fmt: skip
+        _UserOperator(cls, ctx),
+        targets,
+        numbers,
+        [t._layout for _, t in tensors],
+        [o._layout for o in results],
+        (),
+        (),
+        {"positions": [k for k, _ in tensors], "inputs": count},
+    )
     ctx._node = node
     dirty = {id(t) for t in ctx._dirty}
     for number, result in enumerate(results):

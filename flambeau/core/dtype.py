@@ -17,9 +17,18 @@ class dtype:
     """
 
     __slots__ = (
-        "__weakref__", "category", "is_complex", "is_differentiable", "is_floating_point", "is_signed",
-        "itemsize", "llvm", "name", "numpy", "title",
-    )  # fmt: skip
+        "__weakref__",
+        "category",
+        "is_complex",
+        "is_differentiable",
+        "is_floating_point",
+        "is_signed",
+        "itemsize",
+        "llvm",
+        "name",
+        "numpy",
+        "title",
+    )
 
     def __init__(
         self,
@@ -75,9 +84,19 @@ complex64 = dtype("complex64", 8, "complex", "<2 x float>", "ComplexFloat")
 complex128 = dtype("complex128", 16, "complex", "<2 x double>", "ComplexDouble")
 
 ALL = (
-    bool_, uint8, int8, int16, int32, int64,
-    float16, bfloat16, float32, float64, complex64, complex128,
-)  # fmt: skip
+    bool_,
+    uint8,
+    int8,
+    int16,
+    int32,
+    int64,
+    float16,
+    bfloat16,
+    float32,
+    float64,
+    complex64,
+    complex128,
+)
 BY_NAME = {d.name: d for d in ALL}
 # bfloat16 shares numpy's uint16, so it is left out of the way back.
 FROM_NUMPY = {d.numpy: d for d in ALL if d is not bfloat16}
@@ -124,7 +143,8 @@ class finfo:
         type = float32 if type is None else type.to_real()
         if not type.is_floating_point:
             raise TypeError(
-                f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle '{type}'"
+                "torch.finfo() requires a floating point input type. Use torch.iinfo to handle "
+                f"'{type}'"
             )
         self.dtype = type.name
         self.bits = type.itemsize * 8
@@ -141,7 +161,8 @@ class finfo:
     def __repr__(self) -> str:
         return (
             f"finfo(resolution={self.resolution:g}, min={self.min:g}, max={self.max:g}, "
-            f"eps={self.eps:g}, smallest_normal={self.tiny:g}, tiny={self.tiny:g}, dtype={self.dtype})"
+            f"eps={self.eps:g}, smallest_normal={self.tiny:g}, tiny={self.tiny:g}, "
+            f"dtype={self.dtype})"
         )
 
 

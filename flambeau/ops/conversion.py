@@ -136,10 +136,19 @@ def _short(kind: dtype) -> Callable[..., Tensor]:
 
 
 SHORT_FORMS = {
-    "float": types.float32, "double": types.float64, "half": types.float16, "bfloat16": types.bfloat16,
-    "int": types.int32, "long": types.int64, "short": types.int16, "char": types.int8,
-    "byte": types.uint8, "bool": types.bool_, "cfloat": types.complex64, "cdouble": types.complex128,
-}  # fmt: skip
+    "float": types.float32,
+    "double": types.float64,
+    "half": types.float16,
+    "bfloat16": types.bfloat16,
+    "int": types.int32,
+    "long": types.int64,
+    "short": types.int16,
+    "char": types.int8,
+    "byte": types.uint8,
+    "bool": types.bool_,
+    "cfloat": types.complex64,
+    "cdouble": types.complex128,
+}
 SHORT_METHODS = {name: _short(kind) for name, kind in SHORT_FORMS.items()}
 
 

@@ -171,9 +171,15 @@ def finish(tensor: Tensor, requires_grad: bool = False, out: Tensor | None = Non
 
 def _filler(name: str, number: int) -> Callable[..., Tensor]:
     def create(
-        *size: Any, out: Tensor | None = None, dtype: dtype | None = None, layout: Any = None,
-        device: Any = None, pin_memory: bool = False, requires_grad: bool = False, names: Any = None,
-    ) -> Tensor:  # fmt: skip
+        *size: Any,
+        out: Tensor | None = None,
+        dtype: dtype | None = None,
+        layout: Any = None,
+        device: Any = None,
+        pin_memory: bool = False,
+        requires_grad: bool = False,
+        names: Any = None,
+    ) -> Tensor:
         if "size" in () or not size:
             size = ((),) if not size else size
         shape = sizes_of(name, size)
@@ -197,9 +203,16 @@ ones = _filler("ones", 1)
 
 
 def full(
-    size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: dtype | None = None,
-    layout: Any = None, device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
-) -> Tensor:  # fmt: skip
+    size: Any,
+    fill_value: Any,
+    *,
+    out: Tensor | None = None,
+    dtype: dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    pin_memory: bool = False,
+    requires_grad: bool = False,
+) -> Tensor:
     """Returns a tensor of the given sizes filled with a number; its type is the number's."""
     number = fill_value.item() if hasattr(fill_value, "item") else fill_value
     kind = dtype or (out.dtype if out is not None else number_dtype(number))
@@ -219,10 +232,16 @@ def number_dtype(number: Any) -> dtype:
 
 
 def empty(
-    *size: Any, out: Tensor | None = None, dtype: dtype | None = None, layout: Any = None,
-    device: Any = None, pin_memory: bool = False, requires_grad: bool = False, memory_format: Any = None,
+    *size: Any,
+    out: Tensor | None = None,
+    dtype: dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    pin_memory: bool = False,
+    requires_grad: bool = False,
+    memory_format: Any = None,
     names: Any = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Returns a tensor of the given sizes with undefined contents."""
     shape = sizes_of("empty", size or ((),))
     if out is not None:
@@ -232,9 +251,15 @@ def empty(
 
 
 def empty_strided(
-    size: Sequence[int], stride: Sequence[int], *, dtype: dtype | None = None, layout: Any = None,
-    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
-) -> Tensor:  # fmt: skip
+    size: Sequence[int],
+    stride: Sequence[int],
+    *,
+    dtype: dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
     """Returns a tensor of the given sizes and strides with undefined contents."""
     made = Layout.of(size, dtype or default_dtype(), target_device(device), stride)
     return finish(Tensor._from_storage(Storage(made.nbytes, made.device), made), requires_grad)
@@ -242,9 +267,15 @@ def empty_strided(
 
 def _like(name: str, number: int | None) -> Callable[..., Tensor]:
     def create(
-        input: Tensor, *, dtype: dtype | None = None, layout: Any = None, device: Any = None,
-        requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False,
-    ) -> Tensor:  # fmt: skip
+        input: Tensor,
+        *,
+        dtype: dtype | None = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+        pin_memory: bool = False,
+    ) -> Tensor:
         if not isinstance(input, Tensor):
             raise TypeError(
                 f"{name}(): argument 'input' (position 1) must be Tensor, not "
@@ -270,18 +301,32 @@ empty_like = _like("empty_like", None)
 
 
 def full_like(
-    input: Tensor, fill_value: Any, *, dtype: dtype | None = None, layout: Any = None,
-    device: Any = None, requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False,
-) -> Tensor:  # fmt: skip
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
     """Returns a tensor like ``input`` filled with a number."""
     return finish(filled(like_layout(input, dtype), fill_value), requires_grad)
 
 
 def arange(
-    start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = None,
-    dtype: dtype | None = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    out: Tensor | None = None,
+    dtype: dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    pin_memory: bool = False,
     requires_grad: bool = False,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Returns ``start, start + step, …`` below ``end``; integers if all three are."""
     if end is None:
         start, end = 0, start
@@ -313,9 +358,17 @@ def _check_range(start: Any, end: Any, step: Any) -> None:
 
 
 def range_(
-    start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: dtype | None = None,
-    layout: Any = None, device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
-) -> Tensor:  # fmt: skip
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    out: Tensor | None = None,
+    dtype: dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    pin_memory: bool = False,
+    requires_grad: bool = False,
+) -> Tensor:
     """Returns ``start, start + step, …`` up to and with ``end`` (PyTorch's deprecated
     ``range``).
     """
@@ -337,9 +390,17 @@ def range_(
 
 
 def linspace(
-    start: Any, end: Any, steps: int, *, out: Tensor | None = None, dtype: dtype | None = None,
-    layout: Any = None, device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
-) -> Tensor:  # fmt: skip
+    start: Any,
+    end: Any,
+    steps: int,
+    *,
+    out: Tensor | None = None,
+    dtype: dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    pin_memory: bool = False,
+    requires_grad: bool = False,
+) -> Tensor:
     """Returns ``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
@@ -350,9 +411,16 @@ def linspace(
 
 
 def eye(
-    n: int, m: int | None = None, *, out: Tensor | None = None, dtype: dtype | None = None,
-    layout: Any = None, device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
-) -> Tensor:  # fmt: skip
+    n: int,
+    m: int | None = None,
+    *,
+    out: Tensor | None = None,
+    dtype: dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    pin_memory: bool = False,
+    requires_grad: bool = False,
+) -> Tensor:
     """Returns the matrix with ones on the diagonal."""
     m = n if m is None else m
     for size in (n, m):

@@ -64,14 +64,14 @@ def common_dtype(operands: Sequence[Any], numbers: Sequence[type] = ()) -> dtype
     layouts = [o for o in operands if isinstance(o, Layout)]
     kinds = [o for o in (*operands, *numbers) if isinstance(o, type)]
     return result_type(
-        [l.dtype for l in layouts if l.ndim],
-        [l.dtype for l in layouts if not l.ndim],
+        [layout.dtype for layout in layouts if layout.ndim],
+        [layout.dtype for layout in layouts if not layout.ndim],
         [scalar_dtype(k, default_dtype()) for k in kinds],
     )
 
 
 def check_device(name: str, layouts: Sequence[Layout]) -> None:
-    devices = {l.device for l in layouts if l.ndim or len(layouts) == 1}
+    devices = {layout.device for layout in layouts if layout.ndim or len(layouts) == 1}
     if len(devices) > 1:
         first, second = sorted(map(str, devices))[:2]
         raise RuntimeError(
@@ -208,7 +208,7 @@ class PointwiseOperator(Operator):
         return out
 
     def shape(self, layouts: Sequence[Any]) -> tuple[int, ...]:
-        return broadcast_shapes(*(l.shape for l in layouts if isinstance(l, Layout)))
+        return broadcast_shapes(*(layout.shape for layout in layouts if isinstance(layout, Layout)))
 
     def derivative_arguments(self, values: Sequence[Any]) -> dict[str, Any] | None:
         rule = self.derivative_rule
@@ -220,7 +220,7 @@ class PointwiseOperator(Operator):
     def build(self, key: tuple[Any, ...], first_slot: int) -> Call:
         """Infers shapes and types; raises PyTorch's errors."""
         _, slots, layouts, static, destinations = key
-        present = [l for l in layouts if isinstance(l, Layout)]
+        present = [layout for layout in layouts if isinstance(layout, Layout)]
         check_device(self.name, present)
         shape = self.shape(layouts)
         compute, result = self._types(layouts, static)
@@ -627,7 +627,7 @@ class KernelOperator(_FreshOperator):
 
     def build(self, key: tuple[Any, ...], first_slot: int) -> Call:
         _, slots, layouts, static, _ = key
-        check_device(self.name, [l for l in layouts if l is not None])
+        check_device(self.name, [layout for layout in layouts if layout is not None])
         tensors, others = iter(layouts), iter(static)
         arguments: list[Any] = []
         for p in self.schema.parameters:

@@ -145,7 +145,8 @@ def addmm_bias(bias, mat1, mat2):
             f"mat1 and mat2 must have the same dtype, but got {mat1.dtype.title} and "
             f"{mat2.dtype.title}"
             if mat1.dtype is not mat2.dtype
-            else f"self and mat2 must have the same dtype, but got {bias.dtype.title} and {mat2.dtype.title}"
+            else "self and mat2 must have the same dtype, but got "
+            f"{bias.dtype.title} and {mat2.dtype.title}"
         )
     return Layout.of((mat1.shape[0], mat2.shape[1]), mat1.dtype, mat1.device)
 

@@ -140,9 +140,16 @@ def _pair(numbers: Any, dims: int) -> tuple[int, ...]:
 
 
 def _window(
-    name: str, dims: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool,
-    include: bool = True, divisor: int | None = None,
-) -> Window:  # fmt: skip
+    name: str,
+    dims: int,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+    include: bool = True,
+    divisor: int | None = None,
+) -> Window:
     kernel = _pair(kernel_size, dims)
     step = kernel if stride is None or stride == () or stride == [] else _pair(stride, dims)
     pad, spread = _pair(padding, dims), _pair(dilation, dims)

@@ -65,10 +65,16 @@ def _check_float(name: str, kind: dtype) -> None:
 
 def _creator(name: str, fill: Fill, kernel: str, doc: str) -> Callable[..., Tensor]:
     def create(
-        *size: Any, generator: Generator | None = None, out: Tensor | None = None,
-        dtype: dtype | None = None, layout: Any = None, device: Any = None,
-        requires_grad: bool = False, pin_memory: bool = False, names: Any = None,
-    ) -> Tensor:  # fmt: skip
+        *size: Any,
+        generator: Generator | None = None,
+        out: Tensor | None = None,
+        dtype: dtype | None = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        pin_memory: bool = False,
+        names: Any = None,
+    ) -> Tensor:
         target_device(device)
         kind = dtype or (out.dtype if out is not None else default_dtype())
         _check_float(kernel, kind)
@@ -94,9 +100,16 @@ randn = _creator(
 
 def _like(fill: Fill, name: str) -> Callable[..., Tensor]:
     def create(
-        input: Tensor, *, generator: Generator | None = None, dtype: dtype | None = None, layout: Any = None, device: Any = None,
-        requires_grad: bool = False, memory_format: Any = None, pin_memory: bool = False,
-    ) -> Tensor:  # fmt: skip
+        input: Tensor,
+        *,
+        generator: Generator | None = None,
+        dtype: dtype | None = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+        pin_memory: bool = False,
+    ) -> Tensor:
         made = like_layout(input, dtype)
         _check_float(name, made.dtype)
         tensor = Tensor._from_storage(Storage(made.nbytes), made)
@@ -112,10 +125,18 @@ randn_like = _like(draws.fill_normal, "randn_like")
 
 
 def randint(
-    *args: Any, low: int = 0, high: int | None = None, size: Any = None,
-    generator: Generator | None = None, out: Tensor | None = None, dtype: dtype | None = None,
-    layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
-) -> Tensor:  # fmt: skip
+    *args: Any,
+    low: int = 0,
+    high: int | None = None,
+    size: Any = None,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
     """``randint(high, size)`` or ``randint(low, high, size)``: integers from [low, high)."""
     values = list(args)
     if size is None:
@@ -146,9 +167,16 @@ def randint_like(input: Tensor, *args: Any, dtype: dtype | None = None, **option
 
 
 def randperm(
-    n: int, *, generator: Generator | None = None, out: Tensor | None = None, dtype: dtype = types.int64,
-    layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
-) -> Tensor:  # fmt: skip
+    n: int,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: dtype = types.int64,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
     """Returns a random permutation of ``0 … n - 1``."""
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got{n}")
@@ -156,9 +184,15 @@ def randperm(
 
 
 def normal(
-    mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None,
-    out: Tensor | None = None, dtype: dtype | None = None, **options: Any,
-) -> Tensor:  # fmt: skip
+    mean: Any,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: dtype | None = None,
+    **options: Any,
+) -> Tensor:
     """Returns normal numbers; ``mean`` and ``std`` are numbers (with ``size``) or tensors."""
     if size is not None:
         _check_std(std)
@@ -295,18 +329,30 @@ def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) ->
 METHODS = {
     f.__name__: f
     for f in (
-        uniform_, normal_, bernoulli_, random_, exponential_, cauchy_, log_normal_, geometric_, bernoulli
+        uniform_,
+        normal_,
+        bernoulli_,
+        random_,
+        exponential_,
+        cauchy_,
+        log_normal_,
+        geometric_,
+        bernoulli,
     )
-}  # fmt: skip
+}
 
 
 # -- choices ---------------------------------------------------------------------------------------
 
 
 def multinomial(
-    input: Tensor, num_samples: int, replacement: bool = False, *,
-    generator: Generator | None = None, out: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    input: Tensor,
+    num_samples: int,
+    replacement: bool = False,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Returns indices drawn with the given weights: ``(n)`` or ``(m, n)`` to ``(…,
     num_samples)``.
     """
@@ -337,9 +383,13 @@ def multinomial(
     result = empty_tensor((*weights.shape[:-1], num_samples), types.int64)
     for row in range(rows):
         draws.fill_choices(
-            generator, result._storage.ready() + row * num_samples * 8, num_samples,
-            weights.data_ptr() + row * count * weights.dtype.itemsize, weights.dtype, count,
-        )  # fmt: skip
+            generator,
+            result._storage.ready() + row * num_samples * 8,
+            num_samples,
+            weights.data_ptr() + row * count * weights.dtype.itemsize,
+            weights.dtype,
+            count,
+        )
     return finish(result, False, out)
 
 

@@ -116,7 +116,7 @@ class _ScatterRows:
 
     def build(self, key: Any, first_slot: int) -> Call:
         _, slots, layouts, (mode, rows, length), destinations = key
-        values, offsets = (View(s, l) for s, l in zip(slots, layouts, strict=True))
+        values, offsets = (View(slot, layout) for slot, layout in zip(slots, layouts, strict=True))
         ((slot, layout),) = destinations
         write = View(slot, layout)
         operands = {"destination": write, "values": values, "offsets": offsets}

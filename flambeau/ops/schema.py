@@ -28,11 +28,24 @@ _PARAMETER = re.compile(
     r"(?P<type>[\w\[\]()!?.]+?(?:\([a-z]!?\))?)\s+(?P<name>\w+)(?:=(?P<default>.+))?$"
 )
 _TITLES = {
-    "Tensor": "Tensor", "Operand": "Tensor", "Scalar": "Number", "int": "int", "bool": "bool", "float": "float",
-    "str": "str", "ScalarType": "torch.dtype", "Device": "torch.device", "Generator": "Generator",
-    "int[]": "tuple of ints", "Tensor[]": "tuple of Tensors", "any": "object", "Layout": "torch.layout",
-    "MemoryFormat": "torch.memory_format", "bool[]": "tuple of bools", "float[]": "tuple of floats",
-}  # fmt: skip
+    "Tensor": "Tensor",
+    "Operand": "Tensor",
+    "Scalar": "Number",
+    "int": "int",
+    "bool": "bool",
+    "float": "float",
+    "str": "str",
+    "ScalarType": "torch.dtype",
+    "Device": "torch.device",
+    "Generator": "Generator",
+    "int[]": "tuple of ints",
+    "Tensor[]": "tuple of Tensors",
+    "any": "object",
+    "Layout": "torch.layout",
+    "MemoryFormat": "torch.memory_format",
+    "bool[]": "tuple of bools",
+    "float[]": "tuple of floats",
+}
 
 
 @dataclass(frozen=True)
