@@ -347,20 +347,24 @@ def check_assigned_grad(tensor: Tensor, grad: Tensor) -> None:
     if not isinstance(grad, Tensor):
         raise TypeError(
             "assigned grad expected to be a Tensor or None but got grad of type "
-            f'"{type(grad).__name__}"'
+            f"{type(grad).__name__}"
         )
     if grad is tensor:
         raise RuntimeError("can't assign Variable as its own grad")
     if grad.dtype is not tensor.dtype:
         raise RuntimeError(
             f"attempting to assign a gradient with dtype '{types_name(grad.dtype)}' to a tensor "
-            f"with dtype '{types_name(tensor.dtype)}'. Please ensure that the gradient and the "
-            "tensor have the same dtype"
+            f"with grad_dtype '{tensor.dtype.title}'. The gradient must match the tensor's "
+            "grad_dtype (defaults to the tensor's dtype). You can set the tensor's grad_dtype "
+            "attribute with a specific dtype, or None to allow any dtype. Set grad_dtype with "
+            "caution. Diverging the dtypes of a tensor and its gradient may break downstream "
+            "systems that assume they match."
         )
     if grad.shape != tensor.shape:
         raise RuntimeError(
-            "assigned grad has data of a different size: the gradient has size "
-            f"{list(grad.shape)} but the tensor has size {list(tensor.shape)}"
+            f"attempting to assign a gradient of size '{list(grad.shape)}' to a tensor of size "
+            f"'{list(tensor.shape)}'. Please ensure that the gradient and the tensor are the same "
+            "size"
         )
 
 

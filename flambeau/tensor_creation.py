@@ -40,6 +40,8 @@ def tensor(
             stacklevel=2,
         )
     made = tensor_from_data(data, dtype, target_device(device))
+    if requires_grad and made.dtype.category not in ("floating", "complex"):
+        raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
     return made.requires_grad_() if requires_grad else made
 
 

@@ -84,10 +84,11 @@ def grad(
             filled(t._layout.contiguous(), 0) if g is None else g
             for t, g in zip(inputs, found, strict=True)
         )
-    if not allow_unused and any(g is None for g in found):
+    unused = [position for position, gradient in enumerate(found) if gradient is None]
+    if unused and not allow_unused:
         raise RuntimeError(
-            "One of the differentiated Tensors appears to not have been used in the graph. Set "
-            "allow_unused=True if this is the desired behavior."
+            f"The differentiated Tensor at index {unused[0]} appears to not have been used in the "
+            "graph. Set allow_unused=True if this is the desired behavior."
         )
     return tuple(found)
 
@@ -425,13 +426,14 @@ def check_version(now: int, then: int, layout: Layout, node: Node, tensor: Tenso
         return
     maker = node if tensor is None else tensor._grad_fn
     output = 0 if tensor is None else tensor._output_nr
-    which = f", which is output {output} of {maker.name()}," if maker is not None else ""
+    made_by = "" if maker is None else maker.name().split("Backward")[0]
+    which = f", which is output {output} of {made_by}," if made_by else ""
     raise RuntimeError(
         "one of the variables needed for gradient computation has been modified by an inplace "
         f"operation: [torch.{layout.dtype.title}Tensor {list(layout.shape)}]{which} is at version "
         f"{now}; expected version {then} instead. Hint: enable anomaly detection to find the "
         "operation that failed to compute its gradient, with "
-        "torch.autograd.set_detect_anomaly(True)."
+        "torch.autograd.set_detect_anomaly(True, check_nan=False)."
     )
 
 

@@ -9,6 +9,7 @@ from flambeau.engine.call import Lowered
 from flambeau.ops.declare import composite, kernel_operator
 from flambeau.ops.reduction import sum as sum_
 from flambeau.ops.view import contiguous, squeeze, unsqueeze
+from flambeau.tensor import types_name
 
 
 def problem_of(
@@ -131,15 +132,30 @@ def convolution_weight_backward(grad, grad_output, input, stride, padding, dilat
 
 def check_convolution(dims, input, weight, bias, stride, padding, dilation, groups) -> None:
     """PyTorch's errors for shapes that do not fit together."""
+    if weight.ndim < 3:
+        raise RuntimeError("weight should have at least three dimensions")
+    if groups <= 0:
+        raise RuntimeError("non-positive groups is not supported")
+    if weight.ndim != dims + 2:
+        raise RuntimeError(
+            f"Expected {weight.ndim}-dimensional input for {weight.ndim}-dimensional weight "
+            f"{list(weight.shape)}, but got {input.ndim}-dimensional input of size "
+            f"{list(input.shape)} instead"
+        )
     if input.ndim != weight.ndim:
         name = f"conv{dims}d"
         raise RuntimeError(
             f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to {name}, but got "
             f"input of size: {list(input.shape)}"
         )
+    if bias is not None and bias.dtype is not input.dtype:
+        raise RuntimeError(
+            f"Input type ({types_name(input.dtype)}) and bias type ({types_name(bias.dtype)}) "
+            "should be the same"
+        )
     if input.dtype is not weight.dtype:
         raise RuntimeError(
-            f"Input type ({input.dtype}) and weight type ({weight.dtype}) should be the same"
+            f"expected scalar type {input.dtype.title} but found {weight.dtype.title}"
         )
     if any(s <= 0 for s in stride):
         raise RuntimeError("non-positive stride is not supported")
@@ -147,17 +163,21 @@ def check_convolution(dims, input, weight, bias, stride, padding, dilation, grou
         raise RuntimeError("negative padding is not supported")
     if any(d <= 0 for d in dilation):
         raise RuntimeError("dilation should be greater than zero")
+    if weight.shape[0] < groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but "
+            f"got weight of size {list(weight.shape)} instead"
+        )
     if input.shape[1] != weight.shape[1] * groups:
         raise RuntimeError(
             f"Given groups={groups}, weight of size {list(weight.shape)}, expected input"
             f"{list(input.shape)} to have {weight.shape[1] * groups} channels, but got "
             f"{input.shape[1]} channels instead"
         )
-    if groups <= 0 or weight.shape[0] % groups:
+    if weight.shape[0] % groups:
         raise RuntimeError(
             f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
-            "but "
-            f"got weight of size [{list(weight.shape)}] instead"
+            f"but got weight of size {list(weight.shape)} instead"
         )
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise RuntimeError(

@@ -154,6 +154,8 @@ def sizes_of(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
                 "expected one of:\n * (tuple of ints size, *, tuple of names names, ...)\n"
             )
         if n < 0:
+            if name == "zeros":
+                raise RuntimeError("zeros: Dimension size must be non-negative.")
             raise RuntimeError(
                 f"Trying to create tensor with negative dimension {n}: {list(result)}"
             )

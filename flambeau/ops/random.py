@@ -358,13 +358,20 @@ def multinomial(
     """
     if input.ndim not in (1, 2):
         raise RuntimeError("prob_dist must be 1 or 2 dim")
-    _check_float("multinomial", input.dtype)
+    if not input.dtype.is_floating_point:
+        raise RuntimeError(
+            f"multinomial only supports floating-point dtypes for input, got: {input.dtype.title}"
+        )
+    if out is not None and out.dtype is not types.int64:
+        raise RuntimeError(f"multinomial expects Long tensor out, got: {out.dtype.title}")
     if num_samples <= 0:
         raise RuntimeError("cannot sample n_sample <= 0 samples")
     if not replacement and num_samples > input.shape[-1]:
         raise RuntimeError(
             "cannot sample n_sample > prob_dist.size(-1) samples without replacement"
         )
+    if input.shape[-1] > 1 << 24:
+        raise RuntimeError("number of categories cannot exceed 2^24")
     weights: Any = input.detach().contiguous()  # type: ignore[attr-defined]
     if not replacement or num_samples == 1:
         if bool((~(weights.isfinite() & (weights >= 0))).any()):

@@ -131,6 +131,12 @@ class Schema:
             return None
         accepted = _CONVERTERS[p.kind](value, p)
         if accepted is REQUIRED:
+            if p.kind == "Tensor[]" and isinstance(value, (tuple, list)):
+                wrong = next(k for k, v in enumerate(value) if not isinstance(v, Tensor))
+                raise TypeError(
+                    f"expected Tensor as element {wrong} in argument {p.position}, but got "
+                    f"{type(value[wrong]).__name__}"
+                )
             raise TypeError(
                 f"{self.name}(): argument '{public_name(p)}' (position {p.position + 1}) must be "
                 f"{_TITLES[p.kind]}, not {describe(value)}"
