@@ -330,7 +330,7 @@ def _prepared(self, target, weight, ignore_index):
 @composite(
     "nll_loss(Tensor self, Tensor target, Tensor? weight=None, int reduction=Mean, "
     "int ignore_index=-100) -> Tensor",
-    variants="function",
+    variants="",
 )
 def nll_loss(self, target, weight, reduction, ignore_index):
     """Returns minus the log probabilities ``self`` ``(N, C, *)`` at classes ``target`` ``(N, *)``.

@@ -460,7 +460,7 @@ def diag_embed(self, offset, dim1, dim2):
 
 
 @composite(
-    "one_hot(Tensor self, int num_classes=-1) -> Tensor", variants="function", differentiable=False
+    "one_hot(Tensor self, int num_classes=-1) -> Tensor", variants="", differentiable=False
 )
 def one_hot(self, num_classes):
     """Returns int64 vectors with a 1 at each index: ``(*) -> (*, num_classes)``."""

@@ -172,7 +172,7 @@ def addmm_bias_backward(grad, mat1, mat2):
 addmm_bias.saved_for(mat1="mat2", mat2="mat1")
 
 
-@composite("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", variants="function")
+@composite("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", variants="")
 def linear(input, weight, bias):
     """Returns ``input @ weight.T + bias``: ``(*, in) , (out, in) -> (*, out)``."""
     if weight.ndim != 2:

@@ -207,7 +207,7 @@ def _max(dims: int, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
 @composite(
     "max_pool2d_with_indices(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, "
     "int[2] dilation=1, bool ceil_mode=False) -> (Tensor, Tensor)",
-    variants="function",
+    variants="",
 )
 def max_pool2d_with_indices(self, kernel_size, stride, padding, dilation, ceil_mode):
     """The greatest element of each window, and its position in the plane."""
@@ -254,7 +254,7 @@ def _mean(dims: int, input: Tensor, kernel: Any, stride: Any, padding: Any, *res
     "avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0, bool "
     "ceil_mode=False, "
     "bool count_include_pad=True, int? divisor_override=None) -> Tensor",
-    variants="function",
+    variants="",
 )
 def avg_pool2d(self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override):
     """The mean of each window of ``(N, C, H, W)``."""
