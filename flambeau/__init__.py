@@ -130,6 +130,7 @@ from flambeau.ops.comparison import (
     signbit,
 )
 from flambeau.ops.contraction import einsum, tensordot
+from flambeau.ops import return_types
 from flambeau.ops.conversion import clone
 from flambeau.ops.convolution import conv1d, conv2d
 from flambeau.ops.creation import (
