@@ -7,7 +7,7 @@ variables named below set the starting values.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,14 @@ class Config:
     """What to print on standard error: any of ``tape``, ``kernel``, ``plan``, ``ir``, ``jit``.
     ``FLAMBEAU_DEBUG`` (separated by commas; ``1`` or ``all`` for everything)"""
 
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        for listener in listeners.get(name, ()):
+            listener()
+
+
+# Called after a switch of that name was set.
+listeners: dict[str, list[Callable[[], None]]] = {}
 
 DEBUG_TOPICS = frozenset({"tape", "kernel", "plan", "ir", "jit"})
 

@@ -194,9 +194,18 @@ def pointwise_axes(
 def call_axes(call: Call) -> Axes:
     """The loops of a reduction, which its operands determine."""
     assert isinstance(call.work, Reduction)
-    primary = call.reads[0].layout
+    primary, dims = call.reads[0].layout, call.work.dims
     others = [broadcast_strides(v.layout, primary.shape) for v in call.reads[1:] if not v.indexed]
-    return reduction_axes(primary, call.work.dims, others)
+    others += [result_strides(v.layout, primary.shape, dims) for v in call.writes]
+    return reduction_axes(primary, dims, others)
+
+
+def result_strides(layout: Layout, shape: Sequence[int], dims: tuple[int, ...]) -> tuple[int, ...]:
+    """A reduction's result along the dimensions of what is reduced: 0 along ``dims``."""
+    if layout.ndim == len(shape):
+        return tuple(0 if d in dims else s for d, s in enumerate(layout.strides))
+    left = iter(layout.strides)
+    return tuple(0 if d in dims else next(left) for d in range(len(shape)))
 
 
 def reduction_axes(
@@ -204,8 +213,8 @@ def reduction_axes(
 ) -> Axes:
     """Loops of a reduction: kept ones first, but for a last kept one where that is the fastest.
 
-    Depends on the reduced operands' layouts alone (``others`` are strides), so the order of
-    additions never depends on what was fused into the loops.
+    Depends on the layouts of the call alone (``others`` are strides of its other operands and its
+    results), so the order of additions never depends on what was fused into the loops.
     """
     shape, strides = primary.shape, primary.strides
     order = [d for d, n in enumerate(shape) if n != 1]

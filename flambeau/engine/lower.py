@@ -25,7 +25,7 @@ from flambeau.core import dtype as types
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import broadcast_strides
 from flambeau.engine.call import IOTA_SLOT, Call, Library, Pointwise, Reduction, View
-from flambeau.engine.fuse import Group, merged_strides, pointwise_axes
+from flambeau.engine.fuse import Group, merged_strides, pointwise_axes, result_strides
 
 # Elements that are worth a thread's while: below this the hand-over costs more than it saves.
 _GRAIN = 16384
@@ -370,15 +370,7 @@ class _Trace:
 
     def _kept_strides(self, view: View, dims: tuple[int, ...]) -> tuple[int, ...]:
         """A result's strides over the loops: 0 along reduced ones."""
-        layout, shape = view.layout, self.group.shape
-        full = [0] * len(shape)
-        if layout.ndim == len(shape):
-            source = list(layout.strides)
-        else:
-            left = iter(layout.strides)
-            source = [0 if d in dims else next(left) for d in range(len(shape))]
-        for d in range(len(shape)):
-            full[d] = 0 if d in dims else source[d]
+        full = result_strides(view.layout, self.group.shape, dims)
         merged = []
         for axis in self.axes:
             merged.append(0 if not axis or axis[0] in dims else full[axis[-1]])

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from flambeau.core.config import config
+from flambeau.core.config import config, listeners
 from flambeau.engine.call import Call
 from flambeau.engine.plan import CallByCall, Plan
 from flambeau.engine.storage import LostBlock, Storage
@@ -285,3 +285,12 @@ class _ThreadState(threading.local):
 
 
 thread = _ThreadState()
+
+
+def _apply_window() -> None:
+    """``config.window`` was set: what this thread records from now on goes by it."""
+    thread.tape.flush()
+    thread.tape.remaining = config.window
+
+
+listeners.setdefault("window", []).append(_apply_window)
