@@ -39,9 +39,9 @@ def assert_close(
     check_stride: bool = False,
     msg: str | Callable[[str], str] | None = None,
 ) -> None:
-    """Raises AssertionError unless both are close: ``|actual - expected| <= atol + rtol*|expected|``.
+    """Raises AssertionError where ``|actual - expected| > atol + rtol * |expected|``.
 
-    Takes tensors, numbers, and sequences and mappings of them.  Without tolerances, those of the type.
+    Takes tensors, numbers, and sequences and mappings of them; each type has its own tolerances.
     """
     if (rtol is None) != (atol is None):
         missing = "atol" if atol is None else "rtol"

@@ -1,4 +1,4 @@
-"""Sums of products over named dimensions: ``einsum`` and ``tensordot``, made of one ``bmm`` each."""
+"""Sums of products over named dimensions: ``einsum`` and ``tensordot``, made of ``bmm``."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
     """Returns the sum of products that the equation says: ``einsum("bij,bjk->bik", x, y)``.
 
     Labels missing from the result are summed over; a label twice in an operand takes its diagonal;
-    ``...`` stands for dimensions that broadcast.  The sublist form ``einsum(x, [0, 1], …)`` works too.
+    ``...`` stands for dimensions that broadcast; the sublist form ``einsum(x, [0, 1], …)`` works.
     """
     if isinstance(equation, Tensor):
         equation, operands = _from_sublists((equation, *operands))

@@ -288,7 +288,7 @@ def _adaptive(
     return lifted, ((size if dims == 2 else (1, *size)),)
 
 
-def _declare_adaptive(dims: int) -> tuple[Any, Any]:
+def _declare_adaptive(dims: int, variants: str) -> tuple[Any, Any]:
     size = f"int[{dims}] output_size"
 
     def mean(self: Tensor, output_size: Any) -> Tensor:
@@ -302,19 +302,17 @@ def _declare_adaptive(dims: int) -> tuple[Any, Any]:
 
     mean.__doc__ = "The mean of windows chosen so that the output has the given size."
     greatest.__doc__ = "The greatest elements of such windows, and where they are."
+    average = f"adaptive_avg_pool{dims}d(Tensor self, {size}) -> Tensor"
+    extreme = f"adaptive_max_pool{dims}d(Tensor self, {size}) -> (Tensor, Tensor)"
     return (
-        composite(f"adaptive_avg_pool{dims}d(Tensor self, {size}) -> Tensor", variants="function")(
-            mean
-        ),
-        composite(
-            f"adaptive_max_pool{dims}d(Tensor self, {size}) -> (Tensor, Tensor)",
-            variants="function",
-        )(greatest),
+        composite(average, variants=variants)(mean),
+        composite(extreme, variants=variants)(greatest),
     )
 
 
-adaptive_avg_pool1d, adaptive_max_pool1d = _declare_adaptive(1)
-adaptive_avg_pool2d, adaptive_max_pool2d = _declare_adaptive(2)
+adaptive_avg_pool1d, adaptive_max_pool1d = _declare_adaptive(1, "function")
+# Those over planes are in torch.nn.functional only.
+adaptive_avg_pool2d, adaptive_max_pool2d = _declare_adaptive(2, "")
 
 
 @max_pool2d.samples
