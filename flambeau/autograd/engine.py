@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from flambeau.core.layout import Layout
+from flambeau.core.layout import Layout, is_dense
+from flambeau.engine.storage import Storage
 from flambeau.graph import Node, SavedResult, above, grad_mode
 from flambeau.ops import view
 from flambeau.ops.creation import filled, ones_like
-from flambeau.ops.declare import copy
+from flambeau.ops.declare import copy, copy_
 from flambeau.ops.operator import UNNEEDED
 from flambeau.ops.pointwise import add
 from flambeau.ops.reduction import sum_to_shape
@@ -326,7 +327,11 @@ def _own(gradient: Tensor, layout: Layout) -> Tensor:
     if mine.strides == layout.strides and mine.offset == 0 and gradient._grad_fn is None:
         if sys.getrefcount(storage) <= unshared:
             return Tensor._from_storage(storage, mine)
-    return copy(gradient)
+    if mine.strides == layout.strides or not is_dense(layout):
+        return copy(gradient)
+    wanted = Layout.of(layout.shape, mine.dtype, mine.device, layout.strides)
+    fresh = Tensor._from_storage(Storage(wanted.nbytes, wanted.device), wanted)
+    return copy_(fresh, gradient)
 
 
 def alias(tensor: Tensor) -> Tensor:
