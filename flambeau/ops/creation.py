@@ -150,8 +150,7 @@ def sizes_of(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
                 "of "
                 f"type {type(given[k]).__name__} at pos {k}"
                 if isinstance(given, (tuple, list)) and given is not sizes
-                else f"{name}() received an invalid combination of arguments - got ({got}), but "
-                "expected one of:\n * (tuple of ints size, *, tuple of names names, ...)\n"
+                else f"{name}(): argument 'size' (position 1) must be tuple of ints, not {got}"
             )
         if n < 0:
             if name == "zeros":
@@ -425,9 +424,9 @@ def eye(
 ) -> Tensor:
     """Returns the matrix with ones on the diagonal."""
     m = n if m is None else m
-    for size in (n, m):
+    for name, size in (("n", n), ("m", m)):
         if size < 0:
-            raise RuntimeError(f"n must be greater or equal to 0, got {size}")
+            raise RuntimeError(f"{name} must be greater or equal to 0, got {size}")
     shape = Layout.of((n, m), dtype or default_dtype(), target_device(device))
     made = _EYE(shape, m) if shape.numel else filled(shape, 0)
     return finish(made, requires_grad, out)

@@ -115,8 +115,8 @@ def _split(tensor: Tensor, entries: Sequence[Any]) -> tuple[Tensor, list[Tensor 
     total = sum(map(_consumed, entries))
     if total > tensor.ndim == 0 and not any(_is_advanced(e) for e in entries):
         raise IndexError(
-            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in "
-            "C++ to convert a 0-dim tensor to a number"
+            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or "
+            "`tensor.item<T>()` in C++ to convert a 0-dim tensor to a number"
         )
     if total > tensor.ndim:
         raise IndexError(f"too many indices for tensor of dimension {tensor.ndim}")
@@ -423,6 +423,8 @@ def gather_backward(grad, self_layout, dim, index):
 def _scatter(self: Tensor, dim: int, index: Tensor, src: Tensor, mode: str) -> Tensor:
     """A copy of ``self`` with ``src`` written or combined at ``index`` along ``dim``."""
     dim = wrap_dim(dim, self.ndim)
+    if index.numel() and max(src.ndim, 1) != max(index.ndim, 1):
+        raise RuntimeError("Index tensor must have the same number of dimensions as src tensor")
     _check_gather("scatter", self, dim, index, "self")
     result = contiguous(copy(self))
     if not index.numel():
@@ -441,6 +443,8 @@ def _scatter(self: Tensor, dim: int, index: Tensor, src: Tensor, mode: str) -> T
 
 def _corner(src: Tensor, shape: Sequence[int]) -> Tensor:
     """The part of ``src`` that ``index`` covers."""
+    if src.ndim != len(shape):
+        raise RuntimeError("Index tensor must have the same number of dimensions as src tensor")
     for d, n in enumerate(shape):
         if n > src.shape[d]:
             raise RuntimeError(

@@ -15,9 +15,17 @@ from flambeau.compiler.pooling import (
 )
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
+from flambeau.ops.conversion import to_dtype
 from flambeau.ops.convolution import lowered
 from flambeau.ops.declare import composite, kernel_operator
 from flambeau.ops.indexing import gather
+from flambeau.ops.pooling_checks import (
+    check_adaptive,
+    check_input,
+    check_type,
+    check_window,
+    pair,
+)
 from flambeau.ops.view import contiguous, reshape, squeeze, unsqueeze
 from flambeau.tensor import Tensor
 
@@ -134,11 +142,6 @@ def avg_pool_backward_backward(grad, window):
 # -- PyTorch's names -------------------------------------------------------------------------------
 
 
-def _pair(numbers: Any, dims: int) -> tuple[int, ...]:
-    numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers)
-    return numbers * dims if len(numbers) == 1 else numbers
-
-
 def _window(
     name: str,
     dims: int,
@@ -150,25 +153,12 @@ def _window(
     include: bool = True,
     divisor: int | None = None,
 ) -> Window:
-    kernel = _pair(kernel_size, dims)
-    step = kernel if stride is None or stride == () or stride == [] else _pair(stride, dims)
-    pad, spread = _pair(padding, dims), _pair(dilation, dims)
-    if any(k <= 0 for k in kernel):
-        raise RuntimeError(
-            f"kernel size should be greater than zero, but got kH: {kernel[0]} kW: {kernel[-1]}"
-        )
-    if any(s <= 0 for s in step):
-        raise RuntimeError("stride should not be zero")
-    if any(p < 0 for p in pad):
-        raise RuntimeError(f"pad must be non-negative, but got pad: {max(pad, key=lambda p: -p)}")
-    for p, k in zip(pad, kernel, strict=True):
-        if 2 * p > k:
-            raise RuntimeError(
-                "pad should be at most half of effective kernel size, but got "
-                f"pad={p}, kernel_size={k} and dilation={spread[0]}"
-            )
-    if divisor == 0:
-        raise RuntimeError("divisor must be not zero")
+    kernel = pair(name, "kernel_size", kernel_size, dims)
+    step = kernel
+    if stride is not None and stride not in ((), []):
+        step = pair(name, "stride", stride, dims)
+    pad, spread = pair(name, "padding", padding, dims), pair(name, "dilation", dilation, dims)
+    check_window(name, kernel, step, pad, spread, divisor)
     if dims == 1:
         kernel, step, pad, spread = (1, *kernel), (1, *step), (0, *pad), (1, *spread)
     return kernel, step, pad, spread, ceil_mode, include, divisor
@@ -176,15 +166,13 @@ def _window(
 
 def _lifted(name: str, dims: int, input: Tensor, window: Window) -> Tensor:
     """The input as planes of two dimensions; PyTorch's errors for what does not fit."""
-    if input.ndim not in (dims + 1, dims + 2) or any(n == 0 for n in input.shape[1:]):
-        raise RuntimeError(
-            f"{name}: Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with optional 0 dim "
-            "batch "
-            f"size for input, but got: {list(input.shape)}"
-        )
+    check_input(name, dims, input._layout)
+    check_type(name, input.dtype)
     lifted = contiguous(unsqueeze(input, input.ndim - 1) if dims == 1 else input)
     out = problem_of(lifted._layout, window).out_size
     if any(n <= 0 for n in out):
+        if name == "max_pool1d":
+            raise RuntimeError(f"max_pool1d() Invalid computed output size: {out[1]}")
         planes, (height, width) = input.shape[-dims - 1], lifted.shape[-2:]
         raise RuntimeError(
             f"Given input size: ({planes}x{height}x{width}). Calculated output size: "
@@ -200,8 +188,13 @@ def _lowered_back(result: Tensor, dims: int) -> Tensor:
 def _max(dims: int, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     name = f"max_pool{dims}d"
     window = _window(name, dims, *arguments)
-    values, indices = max_pool(_lifted(name, dims, input, window), window)
-    return _lowered_back(values, dims), _lowered_back(indices, dims)
+    values, indices = max_pool(_computed(_lifted(name, dims, input, window)), window)
+    return _lowered_back(to_dtype(values, input.dtype), dims), _lowered_back(indices, dims)
+
+
+def _computed(input: Tensor) -> Tensor:
+    """The kernels know floating types only; integers beyond 2**53 are rounded."""
+    return input if input.dtype.is_floating_point else to_dtype(input, types.float64)
 
 
 @composite(
@@ -247,7 +240,8 @@ def max_pool1d(self, kernel_size, stride, padding, dilation, ceil_mode):
 def _mean(dims: int, input: Tensor, kernel: Any, stride: Any, padding: Any, *rest: Any) -> Tensor:
     name = f"avg_pool{dims}d"
     window = _window(name, dims, kernel, stride, padding, 1, *rest)
-    return _lowered_back(avg_pool(_lifted(name, dims, input, window), window), dims)
+    result = avg_pool(_computed(_lifted(name, dims, input, window)), window)
+    return _lowered_back(to_dtype(result, input.dtype), dims)
 
 
 @composite(
@@ -277,13 +271,9 @@ def avg_pool1d(self, kernel_size, stride, padding, ceil_mode, count_include_pad)
 def _adaptive(
     name: str, dims: int, input: Tensor, output_size: Sequence[int]
 ) -> tuple[Tensor, Window]:
-    size = _pair(output_size, dims)
-    if any(n < 0 for n in size):
-        raise RuntimeError(f"{name}: elements of output_size must be greater than or equal to 0")
-    if input.ndim not in (dims + 1, dims + 2) or any(n == 0 for n in input.shape[-dims:]):
-        raise RuntimeError(
-            f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got {list(input.shape)}"
-        )
+    size = (output_size,) * dims if isinstance(output_size, int) else tuple(output_size)
+    check_adaptive(name, dims, input._layout, size)
+    check_type(name, input.dtype)
     lifted = contiguous(unsqueeze(input, input.ndim - 1) if dims == 1 else input)
     return lifted, ((size if dims == 2 else (1, *size)),)
 

@@ -106,9 +106,10 @@ class Schema:
             if p.kind == "int[]" and k < len(args) and not isinstance(args[k], (tuple, list)):
                 if all(not isinstance(a, (tuple, list, Tensor, str)) for a in args[k:]):
                     return [*args[:k], tuple(args[k:])]
+        taken, given = len(positional) - method, len(args) - method
         raise TypeError(
-            f"{self.name}() takes {len(positional) - method} positional arguments but "
-            f"{len(args) - method} were given"
+            f"{self.name}() takes {taken} positional argument{'s' * (taken != 1)} but {given} "
+            f"{'was' if given == 1 else 'were'} given"
         )
 
     def _bind_keywords(self, kwargs: dict[str, Any], values: list[Any]) -> None:
@@ -136,6 +137,13 @@ class Schema:
                 raise TypeError(
                     f"expected Tensor as element {wrong} in argument {p.position}, but got "
                     f"{type(value[wrong]).__name__}"
+                )
+            if p.kind == "int[]" and isinstance(value, (tuple, list)):
+                wrong = next(k for k, v in enumerate(value) if as_int(v) is REQUIRED)
+                raise TypeError(
+                    f"{self.name}(): argument '{public_name(p)}' (position {p.position + 1}) must "
+                    f"be tuple of ints, but found element of type {type(value[wrong]).__name__} at "
+                    f"pos {wrong}"
                 )
             raise TypeError(
                 f"{self.name}(): argument '{public_name(p)}' (position {p.position + 1}) must be "
