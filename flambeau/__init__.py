@@ -68,6 +68,7 @@ from flambeau.graph import (
 )
 from flambeau.interchange import from_dlpack
 from flambeau.nn.naming import typename
+from flambeau.ops import return_types
 from flambeau.ops.activation import celu, hardshrink, prelu, relu, rrelu, selu, threshold
 from flambeau.ops.arrangement import (
     adjoint,
@@ -130,7 +131,6 @@ from flambeau.ops.comparison import (
     signbit,
 )
 from flambeau.ops.contraction import einsum, tensordot
-from flambeau.ops import return_types
 from flambeau.ops.conversion import clone
 from flambeau.ops.convolution import conv1d, conv2d
 from flambeau.ops.creation import (
@@ -303,10 +303,12 @@ from flambeau.ops.numeric import (
     conj_physical,
     float_power,
     frexp,
+    gcd,
     imag,
     is_conj,
     is_neg,
     isreal,
+    lcm,
     ldexp,
     nextafter,
     resolve_conj,
@@ -377,7 +379,7 @@ from flambeau.ops.reduction import (
 from flambeau.ops.rounding import ceil, floor, frac, round, trunc
 from flambeau.ops.scan import cummax, cummin, cumprod, cumsum
 from flambeau.ops.sorting import argsort, kthvalue, median, mode, msort, nanmedian, sort, topk
-from flambeau.ops.special import digamma, erf, erfc, erfinv, lgamma, mvlgamma, polygamma, sinc
+from flambeau.ops.special import digamma, erf, erfc, erfinv, i0, lgamma, mvlgamma, polygamma, sinc
 from flambeau.ops.trigonometry import (
     acos,
     acosh,

@@ -170,6 +170,15 @@ def _digamma_root(t: Any) -> Any:
     return mp.digamma(DIGAMMA_ROOT + t) / t
 
 
+def _bessel(order: int, x: Any) -> Any:
+    return mp.exp(-x) * mp.besseli(order, x)
+
+
+def _bessel_far(order: int) -> Function:
+    """``sqrt(x) exp(-x) I(x)`` by ``t = 16 / x - 1``."""
+    return lambda t: mp.sqrt(16 / (t + 1)) * _bessel(order, 16 / (t + 1))
+
+
 TINY = mpf(10) ** -24
 
 # name: (function, low, high, degree, float32?, weight of an error in the result)
@@ -234,6 +243,12 @@ TABLES: dict[str, tuple[Function, Any, Any, int, bool, Function]] = {
         away_from_zero(_digamma_root, mp.psi(1, DIGAMMA_ROOT)), -mpf("0.462"), mpf("0.539"), 24,
         False, lambda t: 1,
     ),
+    "I0_NEAR": (lambda t: _bessel(0, 4 * (t + 1)), -1, 1, 27, False, lambda t: 1),
+    "I0_FAR": (_bessel_far(0), -1 + TINY, 1, 22, False, lambda t: 1),
+    "I1_NEAR": (
+        lambda t: _bessel(1, 4 * (t + 1)) / (4 * (t + 1)), -1 + TINY, 1, 27, False, lambda t: 1,
+    ),
+    "I1_FAR": (_bessel_far(1), -1 + TINY, 1, 22, False, lambda t: 1),
 }  # fmt: skip
 
 

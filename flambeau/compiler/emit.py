@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flambeau.compiler.builder import Builder, Var, element_type, is_float, lanes, vector
-from flambeau.compiler.kernel import RARE, Instruction, Tracer
+from flambeau.compiler.kernel import RARE, Instruction, Tracer, Value
 from flambeau.core import dtype as types
 from flambeau.core.dtype import dtype
 
@@ -234,7 +234,7 @@ def _emit_rare(
 
     def body(_: Var, carried: list[Var]) -> list[Var]:
         found = _emit_body(b, str(i.attribute), operands, sources[2:], width)
-        return [b.select(condition, found, carried[0])]
+        return [b.select(condition, found[0], carried[0])]
 
     return b.loop(0, times, 1, [usual], body)[1][0]
 
@@ -243,21 +243,35 @@ def _emit_repeat(
     b: Builder, i: Instruction, arguments: list[Var], sources: list[dtype], width: int
 ) -> Var:
     """A loop of as many steps as the lane with the most of them needs."""
-    times, start, *operands = arguments
+    times, *operands = arguments
+    states = _state_count(str(i.attribute), sources[1:])
     if width > 1:
         times = b.intrinsic(f"llvm.vector.reduce.umax.v{width}i64", "i64", times)
 
     def body(_: Var, carried: list[Var]) -> list[Var]:
-        return [_emit_body(b, str(i.attribute), [*carried, *operands], sources[1:], width)]
+        inputs = [*carried, *operands[states:]]
+        return _emit_body(b, str(i.attribute), inputs, sources[1:], width)
 
-    return b.loop(0, times, 1, [start], body)[1][0]
+    return b.loop(0, times, 1, operands[:states], body)[1][0]
 
 
-def _emit_body(b: Builder, name: str, operands: list[Var], dtypes: list[dtype], width: int) -> Var:
-    """Traces and writes out the body of that name."""
+def _trace_body(name: str, dtypes: list[dtype]) -> tuple[Tracer, tuple[Value, ...]]:
     tracer = Tracer()
     parameters = [tracer.add("parameter", (), d, k) for k, d in enumerate(dtypes)]
     result = RARE[name](*parameters)
+    return tracer, result if isinstance(result, tuple) else (result,)
+
+
+def _state_count(name: str, dtypes: list[dtype]) -> int:
+    """How many values a step hands on to the next."""
+    return len(_trace_body(name, dtypes)[1])
+
+
+def _emit_body(
+    b: Builder, name: str, operands: list[Var], dtypes: list[dtype], width: int
+) -> list[Var]:
+    """Traces and writes out the body of that name."""
+    tracer, results = _trace_body(name, dtypes)
     known: list[Var] = []
     for i in tracer.instructions:
         if i.operation == "parameter":
@@ -266,7 +280,7 @@ def _emit_body(b: Builder, name: str, operands: list[Var], dtypes: list[dtype], 
             continue
         sources = [tracer.instructions[a].dtype for a in i.arguments]
         known.append(emit_instruction(b, i, [known[a] for a in i.arguments], sources, width))
-    return known[result.index]
+    return [known[result.index] for result in results]
 
 
 # -- reductions --------------------------------------------------------------------------------

@@ -329,7 +329,7 @@ def maximum(a: Value, b: Value | float) -> Value:
 # -- code for rare cases ------------------------------------------------------------------------
 
 # Bodies that run only where some lane needs them, by the name that stands in the kernel.
-RARE: dict[str, Callable[..., Value]] = {}
+RARE: dict[str, Callable[..., Value | tuple[Value, ...]]] = {}
 
 
 def rare(body: Callable[..., Value]) -> Callable[..., Value]:
@@ -350,12 +350,12 @@ def rare(body: Callable[..., Value]) -> Callable[..., Value]:
     return function
 
 
-def repeated(body: Callable[..., Value]) -> Callable[..., Value]:
-    """Declares a step: ``body(times, start, *arguments)`` applies it until every lane had its
-    share.
+def repeated(body: Callable[..., Value | tuple[Value, ...]]) -> Callable[..., Value]:
+    """Declares a step: ``body(times, start, *arguments)`` applies it ``times`` times.
 
     ``times`` is an int64.  A step is a function of the value so far and the arguments, and must
-    leave alone what is finished: lanes of one vector all take as many as the slowest.
+    leave alone what is finished: lanes of one vector all take as many as the slowest.  A step that
+    gives several values gets them back as its first arguments; the first is the result.
     """
     name = body.__name__.strip("_")
     assert name not in RARE, f"{name} is declared twice"

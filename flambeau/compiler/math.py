@@ -18,8 +18,8 @@ from flambeau.compiler.math_exponential import (
     tanh,
 )
 from flambeau.compiler.math_power import integer_power, pow, power_by_squaring
-from flambeau.compiler.math_remainder import floor_divide, fmod, remainder
-from flambeau.compiler.math_special import digamma, erf, erfc, erfcx, erfinv, lgamma, zeta
+from flambeau.compiler.math_remainder import floor_divide, fmod, gcd, remainder
+from flambeau.compiler.math_special import digamma, erf, erfc, erfcx, erfinv, i0e, i1e, lgamma, zeta
 from flambeau.compiler.math_trigonometric import (
     acos,
     acosh,
@@ -55,6 +55,9 @@ __all__ = [
     "expm1",
     "floor_divide",
     "fmod",
+    "gcd",
+    "i0e",
+    "i1e",
     "integer_power",
     "lgamma",
     "log",

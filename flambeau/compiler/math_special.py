@@ -227,6 +227,36 @@ def digamma(x: Value) -> Value:
     return _digamma_reflected(x < 0.0, usual, x)
 
 
+# -- modified Bessel functions ---------------------------------------------------------------------
+
+
+def _bessel(x: Value, near: tuple[float, ...], far: tuple[float, ...]) -> Value:
+    """By ``x / 4 - 1`` up to 8, by ``16 / x - 1`` beyond."""
+    small = polynomial(x * 0.25 - 1.0, near)
+    bounded = where(x > 8.0, x, 8.0)
+    large = polynomial(16.0 / bounded - 1.0, far) / k.sqrt(bounded)
+    return where(x <= 8.0, small, large)
+
+
+@in_double
+def i0e(x: Value) -> Value:
+    """``exp(-abs(x)) * I0(x)``, the modified Bessel function of order 0."""
+    magnitude = k.absolute(x)
+    result = _bessel(magnitude, tables.I0_NEAR, tables.I0_FAR)
+    return where(magnitude == k.INFINITY, 0.0, where(x != x, x, result))
+
+
+@in_double
+def i1e(x: Value) -> Value:
+    """``exp(-abs(x)) * I1(x)``, the modified Bessel function of order 1."""
+    magnitude = k.absolute(x)
+    small = magnitude * polynomial(magnitude * 0.25 - 1.0, tables.I1_NEAR)
+    large = _bessel(magnitude, tables.I1_NEAR, tables.I1_FAR)
+    result = where(magnitude <= 8.0, small, large)
+    result = where(magnitude == k.INFINITY, 0.0, result)
+    return where(x != x, x, k.copysign(result, x))
+
+
 def zeta(s: int, x: Value) -> Value:
     """The Hurwitz zeta function, the sum of ``(x + n)**-s``, for known ``s >= 2`` and ``x > 0``."""
     return in_double(lambda value: _zeta(s, value))(x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math as python_math
 
 from flambeau.compiler import kernel as k
+from flambeau.compiler import math
 from flambeau.compiler.kernel import Value
 from flambeau.compiler.math_exponential import format_of
 from flambeau.core import dtype as types
@@ -110,6 +111,54 @@ def nextafter(self, other):
 
 
 nextafter.node_name = "torch::autograd::NotImplemented"
+
+
+# -- whole numbers -------------------------------------------------------------------------------
+
+
+def _check_integers(kernel):
+    def check(common, arguments):
+        if common.is_floating_point or common is types.bool_:
+            raise NotImplementedError(f"\"{kernel}\" not implemented for '{common.title}'")
+
+    return check
+
+
+@pointwise(
+    "gcd(Tensor self, Tensor other) -> Tensor",
+    check=_check_integers("gcd_cpu"),
+    variants=ALL_FORMS,
+    differentiable=False,
+)
+def gcd(self, other):
+    """Returns the greatest common divisor."""
+    return math.gcd(self, other)
+
+
+@pointwise(
+    "lcm(Tensor self, Tensor other) -> Tensor",
+    check=_check_integers("lcm_cpu"),
+    variants=ALL_FORMS,
+    differentiable=False,
+)
+def lcm(self, other):
+    """Returns the least common multiple."""
+    return k.absolute(self / math.gcd(self, other) * other)
+
+
+def _whole_samples(make):
+    yield make(50, dtype="int64", low=-60, high=60), make(50, dtype="int64", low=-60, high=60)
+    yield make(9, dtype="int32", low=0, high=60), make(9, dtype="int8", low=0, high=60)
+    yield make(3, 1, dtype="uint8", low=0, high=60), make(5, dtype="uint8", low=0, high=60)
+    yield (
+        make(values=[0, 0, 7, 2971215073], dtype="int64"),
+        make(values=[0, 5, 0, 4807526976], dtype="int64"),
+    )
+    yield make(3), make(3)
+
+
+gcd.samples(_whole_samples)
+lcm.samples(_whole_samples)
 
 
 # -- powers in float64 ---------------------------------------------------------------------------

@@ -174,6 +174,20 @@ def sinc_backward(grad, self):
 sinc.samples(unary_samples())
 
 
+@pointwise("i0(Tensor self) -> Tensor", promote="float", variants=ALL_FORMS)
+def i0(self):
+    """Returns the modified Bessel function of order 0."""
+    return math.i0e(self) * math.exp(k.absolute(self))
+
+
+@i0.derivative
+def i0_backward(grad, self):
+    return {"self": grad * i1(self)}
+
+
+i0.samples(unary_samples(-12, 12))
+
+
 # -- of torch.special only -----------------------------------------------------------------------
 
 _ROOT_HALF = python_math.sqrt(0.5)
@@ -244,3 +258,38 @@ def xlog1py_backward(grad, self, other, needs):
     if "other" in needs:
         gradients["other"] = grad * self / (other + 1)
     return gradients
+
+
+@pointwise("i0e(Tensor self) -> Tensor", promote="float", variants="out")
+def i0e(self):
+    """Returns ``exp(-abs(self)) * i0(self)``."""
+    return math.i0e(self)
+
+
+@i0e.derivative
+def i0e_backward(grad, self, result):
+    return {"self": grad * (i1e(self) - self.sgn() * result)}
+
+
+@pointwise("i1(Tensor self) -> Tensor", promote="float", variants="out")
+def i1(self):
+    """Returns the modified Bessel function of order 1."""
+    return math.i1e(self) * math.exp(k.absolute(self))
+
+
+@i1.derivative
+def i1_backward(grad, self, result):
+    slope = where(self == 0, 0.5, i0(self) - result / self)
+    return {"self": grad * slope}
+
+
+@pointwise("i1e(Tensor self) -> Tensor", promote="float", variants="out")
+def i1e(self):
+    """Returns ``exp(-abs(self)) * i1(self)``."""
+    return math.i1e(self)
+
+
+@i1e.derivative
+def i1e_backward(grad, self, result):
+    slope = i0e(self) - result * (self.sgn() + 1 / self)
+    return {"self": grad * where(self == 0, 0.5, slope)}

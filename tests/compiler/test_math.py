@@ -111,6 +111,9 @@ CASES = (
     Case("erf", mp.erf, spread(-5, 5, (-40, 1)), 1.5, 1.5),
     Case("erfc", mp.erfc, spread(-3, 9, (-40, 0.9)), 0.51, 3.5),
     Case("erfinv", mp.erfinv, near_one, 0.51, 2.0),
+    Case("erfcx", lambda x: mp.exp(x * x) * mp.erfc(x), positive(0, 40, (-40, 8)), 0.51, 3.5),
+    Case("i0e", lambda x: mp.exp(-abs(x)) * mp.besseli(0, x), spread(-30, 30, (-40, 6)), 0.51, 4.0),
+    Case("i1e", lambda x: mp.exp(-abs(x)) * mp.besseli(1, x), spread(-30, 30, (-40, 6)), 0.51, 4.0),
     Case("lgamma", mp.loggamma, positive(0.01, 30, (-30, 37)), 0.51, 3.5),
     Case("digamma", mp.digamma, positive(0.01, 20, (-30, 30)), 0.51, 4.0),
 )
@@ -207,6 +210,15 @@ def test_floor_division_is_python_s() -> None:
     m = random.integers(1, 9, 300) * random.choice([-1, 1], 300)
     assert (run(math.floor_divide, n, m) == n // m).all()
     assert (run(math.remainder, n, m) == n % m).all()
+
+
+def test_greatest_common_divisors() -> None:
+    random = np.random.default_rng(8)
+    x, y = random.integers(-(2**62), 2**62, (2, 200))
+    x[:40] %= 60
+    y[20:60] %= 60
+    x[-1], y[-1] = 7540113804746346429, 4660046610375530309  # neighbours of Fibonacci's
+    assert (run(math.gcd, x, y) == np.gcd(x, y)).all()
 
 
 def test_integer_powers_wrap() -> None:
