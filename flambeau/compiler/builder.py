@@ -8,7 +8,7 @@ than an in-memory IR keeps llvmlite out of processes whose kernels are already i
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 I64 = "i64"
@@ -383,7 +383,7 @@ class Builder:
             for x, y in zip(a, b, strict=True)
         ]
 
-    def switch(self, value: Var, cases: dict[int, Callable[[], None]]) -> None:
+    def switch(self, value: Var, cases: Mapping[int, Callable[[], None]]) -> None:
         """Runs the case equal to ``value``; none of them for any other value."""
         after = self.fresh("after")
         labels = {case: self.fresh("case") for case in cases}

@@ -7,6 +7,8 @@ region of its own, with the thread that reads it.
 
 from __future__ import annotations
 
+import functools
+
 from flambeau.compiler.builder import (
     ARGS,
     BEGIN,
@@ -101,12 +103,9 @@ class BlockKernel:
             tasks = control[f"{part}_tasks"]
             builder.do(f"call void @{name}({words}, i64 0, {tasks})")
 
-        def pad(name: str) -> None:
-            call(name, "pad")
-
         builder.switch(
             control["pad_kind"],
-            {kind: lambda name=name: pad(name) for kind, name in self.pads.items()},
+            {kind: functools.partial(call, name, "pad") for kind, name in self.pads.items()},
         )
         call(self.correlate, "correlate")
         call(self.arrange, "arrange")

@@ -7,7 +7,7 @@ strides, the micro kernel then reads one dense stream, and half precision arrive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from flambeau.compiler import emit
 from flambeau.compiler.builder import (
@@ -44,7 +44,7 @@ PACK_PANEL = Procedure(
 )
 
 
-def read_words(builder: Builder, words: Sequence[str], pointers: Sequence[str]) -> dict[str, Var]:
+def read_words(builder: Builder, words: Sequence[str], pointers: Collection[str]) -> dict[str, Var]:
     """The argument block's words by name; those in ``pointers`` are addresses."""
     return {
         name: builder.argument(ARGS, index, PTR if name in pointers else I64)

@@ -180,14 +180,16 @@ class Reduction(Protocol):
     name: str
     words: Sequence[str]
 
-    def start(self, context: Context, first_place: Var) -> list[Var]:
+    @staticmethod
+    def start(context: Context, first_place: Var) -> list[Var]:
         """The state before the first value; ``first_place`` is where the windows begin."""
 
-    def add(self, context: Context, state: list[Var], found: Columns, row_start: Var) -> list[Var]:
+    @staticmethod
+    def add(context: Context, state: list[Var], found: Columns, row_start: Var) -> list[Var]:
         """The state after the values of one tap, in a row that begins at place ``row_start``."""
 
 
-class Maximum:
+class Maximum(Reduction):
     """The largest value and its place in the plane; NaN counts as largest, the last one stays."""
 
     name = MAX
@@ -208,7 +210,7 @@ class Maximum:
         return [builder.select(wins, found.values, best), builder.select(wins, here, place)]
 
 
-class Mean:
+class Mean(Reduction):
     """The sum; the kernels divide it."""
 
     name = MEAN
@@ -258,7 +260,7 @@ def _pool_rows(
                 return builder.loop(0, words["taps"], 1, state, add_tap)[1]
 
             state = reduction.start(context, place)
-            _, state = builder.loop(0, row_count, 1, state, add_row)
+            state = builder.loop(0, row_count, 1, state, add_row)[1]
             _store_columns(context, reduction, state, task, row, column)
 
         for_columns(builder, tile, words["out_columns"], pool_columns)
@@ -359,7 +361,7 @@ def _pool_windows(tile: TileShape, reduction: type[Reduction]) -> tuple[str, Bui
             return builder.loop(0, stop, tile.lanes, state, add_vector)[1]
 
         state = reduction.start(context, context.spread(first_place))
-        _, state = builder.loop(0, row_count, 1, state, add_row)
+        state = builder.loop(0, row_count, 1, state, add_row)[1]
         if reduction is Mean:
             result = _mean_of_lanes(context, state[0], row, column)
         else:

@@ -8,6 +8,8 @@ result is the same for any number of threads, without atomics.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flambeau.compiler import emit
 from flambeau.compiler.builder import (
     ARGS,
@@ -54,7 +56,7 @@ def scatter_source(dtype: dtype, mode: str) -> str:
         target = b.gep(element, destination, offset)
         source = b.gep(element, values, b.mul(r, length))
 
-        def piece(width: int):
+        def piece(width: int) -> Callable[[Var, list[Var]], None]:
             def body(j: Var, _: list[Var]) -> None:
                 combine(b.gep(element, target, j), b.gep(element, source, j), width)
 

@@ -276,13 +276,13 @@ def _combine(tile: TileShape) -> tuple[str, Builder]:
             address = advance(builder, tile, start, part, words["elements"])
             return builder.masked_load(tile.vector, address, mask, tile.size)
 
-        _, (total,) = builder.loop(
+        (total,) = builder.loop(
             1,
             words["count"],
             1,
             [load_part(builder.constant(0))],
             lambda part, sums: [builder.add(sums[0], load_part(part))],
-        )
+        )[1]
         address = builder.gep(tile.element, words["total"], first)
         builder.masked_store(total, address, mask, tile.size)
 
@@ -306,7 +306,7 @@ def _bias_sum(tile: TileShape) -> tuple[str, Builder]:
             return _sum_plane(builder, tile, plane, words["plane"], sums)
 
         zeros = [builder.zero(tile.vector)] * CHAINS
-        _, sums = builder.loop(first_image, stop, 1, zeros, add_plane)
+        sums = builder.loop(first_image, stop, 1, zeros, add_plane)[1]
         total = builder.add(builder.add(sums[0], sums[1]), builder.add(sums[2], sums[3]))
         total = sum_of_lanes(builder, total)
         builder.store(total, builder.gep(tile.element, words["target"], task), tile.size)

@@ -144,7 +144,7 @@ class PositionLanesPlanner(WeightPlanner):
         window = problem.window()
         grad_image = problem.out_channels * self.out_plane
         offsets = window.tap_offsets(layout, problem.in_per_group)
-        arguments = {
+        arguments: dict[str, Pointer | int | float] = {
             "grad": image_offset(tile, Pointer("grad_output"), first, grad_image),
             "source": self.read_source(first, images),
             "target": target,
@@ -216,7 +216,7 @@ class FilterLanesPlanner(WeightPlanner):
     def _transpose(self, first: int, images: int) -> None:
         problem, tile = self.problem, self.tile
         grad_image = problem.out_channels * self.out_plane
-        arguments = {
+        arguments: dict[str, Pointer | int | float] = {
             "grad": image_offset(tile, Pointer("grad_output"), first, grad_image),
             "packed": self.packed,
             "positions": self.out_plane,
@@ -241,7 +241,7 @@ class FilterLanesPlanner(WeightPlanner):
         if self.strips == 1 and row_step == columns * column_step:
             rows, columns = 1, rows * columns
         offsets = self.window.tap_offsets(layout, problem.in_per_group)
-        arguments = {
+        arguments: dict[str, Pointer | int | float] = {
             "packed": self.packed,
             "source": source,
             "target": target,
@@ -290,7 +290,12 @@ def add_combine_step(
     writer: PlanWriter, tile: TileShape, parts: Pointer, total: Pointer, count: int, elements: int
 ) -> None:
     """total[i] = parts[0][i] + parts[1][i] + …, each part having ``elements``."""
-    arguments = {"parts": parts, "total": total, "count": count, "elements": elements}
+    arguments: dict[str, Pointer | int | float] = {
+        "parts": parts,
+        "total": total,
+        "count": count,
+        "elements": elements,
+    }
     tasks = ceil_div(elements, tile.lanes)
     grain = GRAIN_MOVES // (count * tile.lanes)
     writer.add(weight_gradient_module(tile).step(COMBINE, arguments, tasks, grain))

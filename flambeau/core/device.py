@@ -20,7 +20,8 @@ class device:
         if isinstance(type, device):
             return type
         if isinstance(type, int):
-            type, index = "cuda", type
+            index = type
+            type = "cuda"
         if not isinstance(type, str):
             raise TypeError(
                 f"device(): argument 'type' (position 1) must be str, not {type.__class__.__name__}"

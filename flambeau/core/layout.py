@@ -7,10 +7,14 @@ facts derived from one (contiguity, the layouts of its views) are computed once 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from flambeau.core.device import CPU, device
 from flambeau.core.dtype import dtype
+
+# Inside a class that has members ``dtype`` and ``device`` those names mean the members.
+ElementType: TypeAlias = dtype
+Place: TypeAlias = device
 
 # A long program with ever new shapes must not fill memory: past this the table starts afresh.  A
 # layout that was dropped from it stays valid; it only no longer equals a newly made twin.
@@ -77,8 +81,8 @@ class Layout:
     @staticmethod
     def of(
         shape: Sequence[int],
-        dtype: dtype,
-        device: device = CPU,
+        dtype: ElementType,
+        device: Place = CPU,
         strides: Sequence[int] | None = None,
         offset: int = 0,
     ) -> Layout:
@@ -89,7 +93,7 @@ class Layout:
         found = _interned.get(key)
         return found if found is not None else _intern(key)
 
-    def with_dtype(self, dtype: dtype) -> Layout:
+    def with_dtype(self, dtype: ElementType) -> Layout:
         """The same shape and strides with elements of another type, at offset 0."""
         return Layout.of(self.shape, dtype, self.device, self.strides, 0)
 
@@ -97,7 +101,7 @@ class Layout:
         """Another view of the same storage."""
         return Layout.of(shape, self.dtype, self.device, strides, offset)
 
-    def contiguous(self, dtype: dtype | None = None) -> Layout:
+    def contiguous(self, dtype: ElementType | None = None) -> Layout:
         return Layout.of(self.shape, dtype or self.dtype, self.device)
 
     def __repr__(self) -> str:

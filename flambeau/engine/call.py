@@ -16,7 +16,7 @@ from flambeau.compiler.target import Target
 from flambeau.core.layout import Layout
 
 if TYPE_CHECKING:
-    from flambeau.engine.plan import Plan
+    from flambeau.engine.plan import CallByCall, Plan
 
 # Slots of operands that are not storages: a running index, and nothing at all.
 IOTA_SLOT = -1
@@ -104,7 +104,7 @@ class Call:
     parent: Call | None = None
     next: Call | None = None
     children: dict[Any, Call] = field(default_factory=dict)
-    plans: dict[bytes, Plan] = field(default_factory=dict)
+    plans: dict[bytes, Plan | CallByCall] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         reads = ", ".join(map(repr, self.reads))

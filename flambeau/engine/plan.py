@@ -56,7 +56,8 @@ class Plan:
         if self.arena_bytes:
             arena = backend.allocate(self.arena_bytes)
             addresses.append(arena.address)
-        self._pack(self._table, 0, *addresses, *numbers)
+        # numpy's arrays are buffers; their stubs say so from Python 3.12 on.
+        self._pack(self._table, 0, *addresses, *numbers)  # type: ignore[arg-type]
         if self.steps:
             backend.execute(self._address)
 

@@ -154,7 +154,7 @@ class Tape:
             return
         self.busy = RECORDING
         if turns.several:
-            self._flush_in_turn(me)
+            self._flush_in_turn(me)  # type: ignore[unreachable]  # another thread may have come
             return
         self._begin(me)
         try:
