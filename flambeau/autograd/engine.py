@@ -7,6 +7,7 @@ a gradient that nobody asks for is never computed.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import sys
 import warnings
@@ -50,8 +51,10 @@ def backward(
     if inputs is not None:
         wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
         if not wanted:
-            raise RuntimeError("`inputs` argument to `backward` cannot be empty.")
+            raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
     keep = create_graph if retain_graph is None else retain_graph
+    if create_graph:
+        _warn_of_cycle()
     _Walk(outputs, seeds, keep, create_graph, wanted, accumulate=True).run()
 
 
@@ -77,6 +80,11 @@ def grad(
         if not tensor.requires_grad:
             raise RuntimeError("One of the differentiated Tensors does not require grad")
     keep = create_graph if retain_graph is None else retain_graph
+    if materialize_grads and allow_unused is False:
+        raise ValueError(
+            "Expected allow_unused to be True or not passed when materialize_grads=True, but got: "
+            "allow_unused=False."
+        )
     walk = _Walk(outputs, seeds, keep, create_graph, list(inputs), accumulate=False)
     walk.run()
     found = [walk.captured.get(id(tensor)) for tensor in inputs]
@@ -94,11 +102,25 @@ def grad(
     return tuple(found)
 
 
+def _warn_of_cycle() -> None:
+    warnings.warn(
+        "Using backward() with create_graph=True will create a reference cycle between the "
+        "parameter and its gradient which can cause a memory leak. We recommend using "
+        "autograd.grad when creating the graph to avoid this. If you have to use this function, "
+        "make sure to reset the .grad fields of your parameters to None after use to break the "
+        "cycle and avoid the leak.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
 def _seeds(outputs: Sequence[Tensor], given: Any) -> list[Tensor]:
     if given is None or isinstance(given, Tensor):
         given = (given,) * len(outputs) if given is None else (given,)
     if len(given) != len(outputs):
-        raise RuntimeError(f"got {len(outputs)} tensors and {len(given)} gradients")
+        if len(given) < len(outputs):
+            raise RuntimeError(f"got {len(outputs)} tensors and {len(given)} gradients")
+        given = given[: len(outputs)]
     seeds = []
     for k, (output, seed) in enumerate(zip(outputs, given, strict=True)):
         if not output.requires_grad:
@@ -135,10 +157,8 @@ class _Walk:
         self.accumulate = accumulate
         self.wanted = wanted
         self.captured: dict[int, Tensor] = {}
-        self.wanted_leaves: set[int] | None = None
         self.captures: dict[tuple[Node, int], Tensor] = {}
         if wanted is not None:
-            self.wanted_leaves = {id(t) for t in wanted if t.grad_fn is None}
             for t in wanted:
                 function = t.grad_fn
                 if function is not None:
@@ -149,7 +169,10 @@ class _Walk:
         self.roots: list[tuple[Any, int, Tensor]] = []
         for output, seed in zip(outputs, seeds, strict=True):
             self.roots.append((output.grad_fn or output, output._output_nr, seed))
-        self.pending = _count_edges([root for root, _, _ in self.roots])
+        roots = [root for root, _, _ in self.roots]
+        # Where gradients go at all; None: everywhere.
+        self.needed = None if wanted is None else _leading_to(wanted, roots)
+        self.pending = _count_edges(roots, self.needed)
         self.ready: list[tuple[int, Node]] = []
 
     def run(self) -> None:
@@ -159,7 +182,7 @@ class _Walk:
             for root, number, seed in self.roots:
                 self._deliver(root, number, seed)
             for root in dict.fromkeys(root for root, _, _ in self.roots):
-                if not self.pending[root]:
+                if not self.pending[root] and (self.needed is None or root in self.needed):
                     self._complete(root)
             ready = self.ready
             while ready:
@@ -169,7 +192,7 @@ class _Walk:
 
     def _deliver(self, target: Any, number: int, gradient: Tensor) -> None:
         """Adds a gradient to what the target has."""
-        if target.__class__ is Node:
+        if isinstance(target, Node):
             slots = self.waiting.get(target)
             if slots is None:
                 slots = self.waiting[target] = [None] * len(target.output_layouts)
@@ -181,7 +204,7 @@ class _Walk:
 
     def _complete(self, target: Any) -> None:
         """The target has all its gradients."""
-        if target.__class__ is Node:
+        if isinstance(target, Node):
             heapq.heappush(self.ready, (-target.sequence, target))
         else:
             self._finish_leaf(target)
@@ -197,21 +220,26 @@ class _Walk:
             self._capture(node, grads)
         if node.pre_hooks:
             grads = _call_pre_hooks(node, grads)
-        if grads.count(None) == len(grads):
-            results = [None] * len(node.targets)
-        else:
+        if _any_given(grads) and self._hands_on(node):
             results = node.operator.backward(node, grads)
+        else:
+            results = [None] * len(node.targets)
         if node.post_hooks:
             results = self._call_post_hooks(node, results, grads)
         if not self.keep_graph:
             node.saved = None
         self._hand_on(node, results)
 
+    def _hands_on(self, node: Node) -> bool:
+        """Whether anything that was asked for lies behind the node."""
+        return self.needed is None or not self.needed.isdisjoint(node.targets)
+
     def _hand_on(self, node: Node, results: Sequence[Any]) -> None:
         """Delivers a node's results to where they go."""
         numbers, layouts, pending = node.numbers, node.layouts, self.pending
+        needed = self.needed
         for k, target in enumerate(node.targets):
-            if target is None:
+            if target is None or (needed is not None and target not in needed):
                 continue
             gradient = results[k]
             if gradient is not None:
@@ -230,7 +258,7 @@ class _Walk:
             if gradient is None:
                 continue
             for hook in tuple(hooks.gradient.values()):
-                gradient = _hook_result(hook(gradient), gradient)
+                gradient = _call_hook(hook, gradient)
             grads[number] = gradient
             tensor = reference()
             if hooks.retains_grad and tensor is not None:
@@ -246,12 +274,12 @@ class _Walk:
                 continue
             self.captured[id(tensor)] = gradient
             if self.accumulate:
-                have = tensor._grad
-                tensor._grad = gradient if have is None else add(have, gradient)
+                accumulate(tensor, gradient, self.create_graph)
 
     def _call_post_hooks(
         self, node: Node, results: Sequence[Any], grads: Sequence[Any]
     ) -> Sequence[Any]:
+        results = [None if t is None else r for t, r in zip(node.targets, results, strict=False)]
         for hook in tuple(node.post_hooks.values()):
             replaced = hook(tuple(results), tuple(grads))
             if replaced is not None:
@@ -265,35 +293,64 @@ class _Walk:
         hooks = leaf._hooks
         if hooks is not None:
             for hook in tuple(hooks.gradient.values()):
-                gradient = _hook_result(hook(gradient), gradient)
-        if self.wanted_leaves is not None:
-            if id(leaf) not in self.wanted_leaves:
-                return
-            if not self.accumulate:
-                self.captured[id(leaf)] = gradient
-                return
+                gradient = _call_hook(hook, gradient)
+        if not self.accumulate:
+            self.captured[id(leaf)] = gradient
+            return
+        if hooks is None:
+            accumulate(leaf, gradient, self.create_graph)
+            return
+        for before in tuple(hooks.before.values()):
+            replaced = before((gradient,))
+            if replaced is not None:
+                gradient = replaced[0] if isinstance(replaced, tuple) else replaced
         accumulate(leaf, gradient, self.create_graph)
-        if hooks is not None:
-            for after in tuple(hooks.accumulated.values()):
-                after(leaf)
+        for after in tuple(hooks.accumulated.values()):
+            after(leaf)
+        for behind in tuple(hooks.after.values()):
+            behind((), (gradient,))
 
 
-def _count_edges(roots: Sequence[Any]) -> dict[Any, int]:
+def _leading_to(wanted: Sequence[Tensor], roots: Sequence[Any]) -> set[Any]:
+    """The nodes and leaves through which gradients reach the wanted tensors."""
+    needed: set[Any] = {t.grad_fn or t for t in wanted}
+    nodes = {root for root in roots if isinstance(root, Node)}
+    stack = list(nodes)
+    while stack:
+        for target in stack.pop().targets:
+            if isinstance(target, Node) and target not in nodes:
+                nodes.add(target)
+                stack.append(target)
+    # What a node's gradients go to was always made before it.
+    for node in sorted(nodes, key=lambda n: n.sequence):
+        if not needed.isdisjoint(node.targets):
+            needed.add(node)
+    return needed
+
+
+def _count_edges(roots: Sequence[Any], needed: set[Any] | None) -> dict[Any, int]:
     """How many gradients each node and each leaf still waits for."""
     pending: dict[Any, int] = dict.fromkeys(roots, 0)
     stack = [root for root in pending if isinstance(root, Node)]
     while stack:
         for target in stack.pop().targets:
-            if target is None:
+            if target is None or (needed is not None and target not in needed):
                 continue
             known = pending.get(target)
             if known is not None:
                 pending[target] = known + 1
                 continue
             pending[target] = 1
-            if target.__class__ is Node:
+            if isinstance(target, Node):
                 stack.append(target)
     return pending
+
+
+def _any_given(grads: Sequence[Any]) -> bool:
+    for gradient in grads:
+        if gradient is not None:
+            return True
+    return False
 
 
 def _call_pre_hooks(node: Node, grads: Sequence[Any]) -> list[Any]:
@@ -339,11 +396,15 @@ def alias(tensor: Tensor) -> Tensor:
     return Tensor._from_storage(tensor._storage, tensor._layout)
 
 
-def _hook_result(returned: Any, gradient: Tensor) -> Tensor:
+def _call_hook(hook: Any, gradient: Tensor) -> Tensor:
+    returned = hook(gradient)
     if returned is None:
         return gradient
     if not isinstance(returned, Tensor):
-        raise TypeError(f"hook should return None or a Tensor, not {type(returned).__name__}")
+        raise TypeError(f"expected Variable, but hook returned '{type(returned).__name__}'")
+    if returned.shape != gradient.shape:
+        name = getattr(hook, "__name__", type(hook).__name__)
+        raise RuntimeError(f"hook '{name}' has changed the size of value")
     return returned
 
 
@@ -420,6 +481,7 @@ def saved_tensors(node: Node) -> list[Any]:
     return result
 
 
+@functools.lru_cache(maxsize=256)
 def _zeros_of(layout: Layout) -> Tensor:
     """A stand-in for an input that only unwanted gradients depend on; never computed with."""
     return view.expand(filled(Layout.of((), layout.dtype), 0), tuple(layout.shape))
