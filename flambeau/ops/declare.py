@@ -16,7 +16,13 @@ from flambeau.compiler.kernel import Value
 from flambeau.compiler.target import Target
 from flambeau.core import dtype as types
 from flambeau.core.dtype import dtype
-from flambeau.core.layout import Layout, broadcast_shapes, elementwise_strides, may_overlap_itself
+from flambeau.core.layout import (
+    Layout,
+    broadcast_shapes,
+    elementwise_strides,
+    is_dense,
+    may_overlap_itself,
+)
 from flambeau.core.scalar import default_dtype, result_type, scalar_dtype
 from flambeau.engine.call import Call, Library, Lowered, Pointwise, Reduction, View
 from flambeau.engine.tape import thread
@@ -24,7 +30,7 @@ from flambeau.graph import grad_mode, no_grad
 from flambeau.ops import call as path
 from flambeau.ops.operator import Operator
 from flambeau.ops.schema import Schema, parse
-from flambeau.tensor import Tensor, wrap_dim
+from flambeau.tensor import UNTRACKED, Tensor, wrap_dim
 
 Body = Callable[..., Any]
 
@@ -182,6 +188,7 @@ class PointwiseOperator(Operator):
         inputs = [values[k] for k in self.tensor_positions]
         graph = path.check_inplace(target, inputs)
         check_writable(target)
+        check_overlap(target, inputs)
         rule = self.derivative_rule
         wanted = [True if isinstance(t, Tensor) and t.requires_grad else None for t in inputs]
         saves_self = rule is not None and 0 in rule.saved_inputs and rule.keeps(0, wanted)
@@ -204,6 +211,8 @@ class PointwiseOperator(Operator):
         check_out(self.name, [values[k] for k in self.tensor_positions], out)
         layouts = [o._layout if isinstance(o, Tensor) else o for o in operands]
         resize_out(out, self.shape(layouts))
+        check_writable(out)
+        check_overlap(out, operands)
         path.record(self, operands, static, numbers, (out,))
         return out
 
@@ -335,6 +344,32 @@ def before_write(tensor: Tensor) -> Tensor:
     return before
 
 
+def check_overlap(target: Tensor, operands: Sequence[Any]) -> None:
+    """PyTorch's error where an operand shares a part of the written memory."""
+    storage, layout = target._storage, target._layout
+    for operand in operands:
+        if (
+            isinstance(operand, Tensor)
+            and operand._storage is storage
+            and operand._layout is not layout
+            and _overlap_in_part(layout, operand._layout)
+        ):
+            raise RuntimeError(
+                "unsupported operation: some elements of the input tensor and the written-to "
+                "tensor refer to a single memory location. Please clone() the tensor before "
+                "performing the operation."
+            )
+
+
+def _overlap_in_part(a: Layout, b: Layout) -> bool:
+    """Whether two dense layouts share elements without being the same view."""
+    if not (a.numel and b.numel and is_dense(a) and is_dense(b)):
+        return False
+    if a.offset == b.offset and a.numel == b.numel:
+        return a.strides != b.strides
+    return a.offset < b.offset + b.numel and b.offset < a.offset + a.numel
+
+
 def check_out(name: str, inputs: Sequence[Any], out: Any) -> None:
     if not isinstance(out, Tensor):
         raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
@@ -405,7 +440,15 @@ class _FreshOperator(Operator):
                 f"result type {result.dtype.title} can't be cast to the desired output type "
                 f"{target.dtype.title}"
             )
-        return copy_(target, result)
+        node = result._grad_fn
+        if not graph or node is None or node.operator is not self:
+            return copy_(target, result)
+        # One node made the result: the written tensor gets that history.
+        with no_grad():
+            copy_(target, result)
+        node.output_layouts = [target._layout]
+        path.rebase(target, node)
+        return target
 
     def compute(self, values: list[Any]) -> Any:
         raise AssertionError(f"{self.name} does not say how to compute")
@@ -424,6 +467,8 @@ class _FreshOperator(Operator):
         return results[0] if len(self.schema.returns) == 1 else results
 
     def graph_inputs(self, values: list[Any]) -> list[Any]:
+        if self.tensors_only:
+            return values
         inputs: list[Any] = []
         for p, value in zip(self.schema.parameters, values, strict=True):
             if p.is_tensor:
@@ -594,6 +639,9 @@ def view_of(tensor: Tensor, layout: Layout) -> Tensor:
     """A tensor over the same storage that autograd knows as a view."""
     result = Tensor._from_storage(tensor._storage, layout)
     result._base = tensor if tensor._base is None else tensor._base
+    if tensor._view_version == UNTRACKED:
+        result._view_version = UNTRACKED
+        return result
     result._view_version = tensor._storage.version if grad_mode.enabled else -1
     if not grad_mode.enabled and result._base._view_version < 0:
         result._view_version = -1
@@ -613,6 +661,8 @@ class KernelOperator(_FreshOperator):
         return rule
 
     def compute(self, values: list[Any]) -> Any:
+        if self.tensors_only:
+            return self.with_graph(values, path.record(self, values, ()))
         operands: list[Any] = []
         static: list[Any] = []
         for p, value in zip(self.schema.parameters, values, strict=True):
@@ -656,6 +706,11 @@ class KernelOperator(_FreshOperator):
 
 class CompositeOperator(_FreshOperator):
     """Code over tensors.  With a derivative of its own it is one node, else its parts are nodes."""
+
+    def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Any:
+        if out is None and not inplace and self.derivative_rule is None and self.differentiable:
+            return self.body(*values)
+        return super().record(values, out, inplace)
 
     def compute(self, values: list[Any]) -> Any:
         if self.derivative_rule is None:
@@ -715,11 +770,14 @@ def _same(common: dtype) -> tuple[dtype, dtype]:
 
 
 @pointwise("_copy(Tensor self) -> Tensor", variants="")
-def _copy(self: Value) -> Value:
+def copy_operator(self: Value) -> Value:
     return self
 
 
-@_copy.derivative
+copy_operator.node_name = "CloneBackward0"
+
+
+@copy_operator.derivative
 def _copy_backward(grad: Tensor) -> dict[str, Any]:
     return {"self": grad}
 
@@ -729,6 +787,9 @@ class _CopyInto(PointwiseOperator):
 
     def shape(self, layouts: Sequence[Any]) -> tuple[int, ...]:
         destination, source = layouts
+        if source.ndim <= destination.ndim:
+            # Shapes of which neither expands to the other are named as in any operator.
+            broadcast_shapes(destination.shape, source.shape)
         return expand_shape(source.shape, destination.shape)
 
     def build(self, key: tuple[Any, ...], first_slot: int) -> Call:
@@ -767,6 +828,9 @@ copy_into = _CopyInto(
 )
 
 
+copy_into.node_name = "torch::autograd::CopyBackwards"
+
+
 @copy_into.derivative
 def _copy_into_backward(grad: Tensor) -> dict[str, Any]:
     return {"src": grad}
@@ -774,13 +838,14 @@ def _copy_into_backward(grad: Tensor) -> dict[str, Any]:
 
 def copy(tensor: Tensor) -> Tensor:
     """A fresh tensor with the same elements (and the strides that a pointwise result has)."""
-    return path.record_unary(_copy, tensor)
+    return path.record_unary(copy_operator, tensor)
 
 
 def copy_(destination: Tensor, source: Tensor) -> Tensor:
     """Writes ``source`` into ``destination``, converting and broadcasting.  Returns the latter."""
     graph = path.check_inplace(destination, (destination, source))
     check_writable(destination)
+    check_overlap(destination, (source,))
     path.record(copy_into, (destination, source), (False,), (), (destination,))
     if graph:
         node = path.make_node(copy_into, (destination, source), (destination,), None)

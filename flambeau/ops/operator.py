@@ -63,14 +63,16 @@ class Operator:
         # The node's name where the overload with ``dim`` has one of its own.
         self.dim_node_name: str | None = None
         self.tensor_positions = tuple(k for k, p in enumerate(schema.parameters) if p.is_tensor)
+        self.tensors_only = all(p.is_tensor for p in schema.parameters)
         key = schema.text.split("(")[0]
         assert key not in OPERATORS, f"{key} is declared twice"
         OPERATORS[key] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        out = kwargs.pop("out", None) if "out" in kwargs else None
-        values = self.schema.bind(args, kwargs)
-        return self.record(values, out)
+        if kwargs:
+            out = kwargs.pop("out", None)
+            return self.record(self.schema.bind(args, kwargs), out)
+        return self.record(self.schema.bind(args, kwargs))
 
     def call_method(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As a method: the first argument is the tensor itself."""

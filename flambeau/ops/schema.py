@@ -12,7 +12,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,14 +59,12 @@ class Parameter:
     default: Any
     keyword_only: bool
     position: int
+    is_tensor: bool = field(init=False)
+    is_number: bool = field(init=False)
 
-    @property
-    def is_tensor(self) -> bool:
-        return self.kind in ("Tensor", "Operand")
-
-    @property
-    def is_number(self) -> bool:
-        return self.kind == "Scalar"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_tensor", self.kind in ("Tensor", "Operand"))
+        object.__setattr__(self, "is_number", self.kind == "Scalar")
 
 
 @dataclass(frozen=True)
@@ -77,30 +75,53 @@ class Schema:
     text: str
     parameters: tuple[Parameter, ...]
     returns: tuple[str, ...]
+    # Derived: positional parameters, what `bind` starts from, and per position the one class whose
+    # values need no look (for tensors: or a subclass).
+    positional: tuple[Parameter, ...] = field(init=False, compare=False, repr=False)
+    defaults: tuple[Any, ...] = field(init=False, compare=False, repr=False)
+    classes: tuple[type | None, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        positional = tuple(p for p in self.parameters if not p.keyword_only)
+        object.__setattr__(self, "positional", positional)
+        object.__setattr__(self, "defaults", tuple(p.default for p in self.parameters))
+        object.__setattr__(self, "classes", tuple(_PLAIN.get(p.kind) for p in positional))
 
     def bind(
         self, args: Sequence[Any], kwargs: dict[str, Any], *, method: bool = False
     ) -> list[Any]:
         """The arguments in schema order, normalised; PyTorch's TypeError for a misfit."""
-        parameters = self.parameters
-        positional = [p for p in parameters if not p.keyword_only]
-        if len(args) > len(positional):
-            args = self._spread(args, positional, method)
-        values: list[Any] = [REQUIRED] * len(parameters)
-        for k, value in enumerate(args):
-            values[k] = self._check(positional[k], value, args)
+        # Hot path: 30 times in the step of a small network (0.7 microseconds each).
+        count = len(args)
+        if count > len(self.positional):
+            args = self._spread(args, self.positional, method)
+            count = len(args)
+        values: list[Any] = list(args)
+        k = 0
+        for plain in self.classes[:count]:
+            value = values[k]
+            if value.__class__ is not plain and not (
+                plain is Tensor and isinstance(value, Tensor)
+            ):
+                values[k] = self._check(self.positional[k], value, args)
+            k += 1
         if kwargs:
+            values += [REQUIRED] * (len(self.parameters) - count)
             self._bind_keywords(kwargs, values)
-        for k, p in enumerate(parameters):
-            if values[k] is REQUIRED:
-                if p.default is REQUIRED:
-                    raise TypeError(
-                        f'{self.name}() missing 1 required positional arguments: "{public_name(p)}"'
-                    )
-                values[k] = p.default
+            for k, value in enumerate(values):
+                if value is REQUIRED:
+                    values[k] = self.defaults[k]
+        else:
+            values += self.defaults[count:]
+        for k, value in enumerate(values):
+            if value is REQUIRED:
+                raise TypeError(
+                    f"{self.name}() missing 1 required positional arguments: "
+                    f'"{public_name(self.parameters[k])}"'
+                )
         return values
 
-    def _spread(self, args: Sequence[Any], positional: list[Parameter], method: bool) -> list[Any]:
+    def _spread(self, args: Sequence[Any], positional: Sequence[Parameter], method: bool) -> list[Any]:
         """``x.permute(2, 0, 1)``: trailing ints stand for one ``int[]``."""
         for k, p in enumerate(positional):
             if p.kind == "int[]" and k < len(args) and not isinstance(args[k], (tuple, list)):
@@ -151,6 +172,17 @@ class Schema:
             )
         return accepted
 
+
+_PLAIN: dict[str, type] = {
+    "Tensor": Tensor,
+    "Operand": Tensor,
+    "Scalar": float,
+    "int": int,
+    "bool": bool,
+    "float": float,
+    "str": str,
+    "ScalarType": dtype,
+}
 
 # numpy's spellings, which PyTorch accepts for the arguments of these names.
 _ALIASES = {
