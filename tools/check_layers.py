@@ -53,7 +53,6 @@ LAYERS = {
     "flambeau.serialization": 7,
     "flambeau.settings": 7,
     "flambeau.special": 7,
-    "flambeau.special": 7,
     "flambeau.functional": 7,
     "flambeau.tensor_types": 7,
     "flambeau.testing": 7,

@@ -107,7 +107,6 @@ class Call:
     plans: dict[bytes, Plan | CallByCall] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        reads = ", ".join(map(repr, self.reads))
+        operands = [*map(repr, self.reads), *(kind.__name__ for kind in self.scalars)]
         writes = ", ".join(map(repr, self.writes))
-        numbers = "".join(f", {kind.__name__}" for kind in self.scalars)
-        return f"{writes} = {self.name}({reads}{numbers})"
+        return f"{writes} = {self.name}({', '.join(operands)})"

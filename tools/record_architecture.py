@@ -1,0 +1,72 @@
+"""Writes what one training step really prints into docs/architecture.md.
+
+    python tools/record_architecture.py
+
+Runs the program that the page shows and puts its tape, its plan and the kernel of one step between
+the page's markers ``<!-- tape: begin -->`` and ``<!-- tape: end -->`` (``plan``, ``kernel``).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
+# The step whose kernel is short enough to be read.
+KERNEL = "relu+le"
+
+
+def program(page: str) -> str:
+    """The page's first Python block, which defines ``step``."""
+    found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert found is not None, "the page shows no program"
+    return found[1]
+
+
+def printed(source: str, topic: str) -> str:
+    """What the first step prints on standard error under a debug topic, without what led to it."""
+    switch = f'flambeau.config.debug = frozenset({{"{topic}"}})'
+    lines = ["import flambeau", source, "flambeau.synchronize()", switch, "step().item()"]
+    result = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return result.stderr.strip("\n")
+
+
+def one_kernel(text: str) -> str:
+    """The lines about the kernel of `KERNEL`."""
+    lines = text.split("\n")
+    start = next(k for k, line in enumerate(lines) if line.startswith(f"{KERNEL}:"))
+    stop = start + 1
+    while stop < len(lines) and lines[stop].startswith("  "):
+        stop += 1
+    return "\n".join(lines[start:stop])
+
+
+def filled(page: str, name: str, text: str) -> str:
+    """The page with other text between the markers ``name``."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n```text\n{text}\n```\n{end}{after}"
+
+
+def main() -> int:
+    page = PAGE.read_text(encoding="utf-8")
+    source = program(page)
+    page = filled(page, "tape", printed(source, "tape"))
+    page = filled(page, "plan", printed(source, "plan"))
+    page = filled(page, "kernel", one_kernel(printed(source, "kernel")))
+    PAGE.write_text(page, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
