@@ -107,6 +107,8 @@ leaky_relu.samples(_samples((0.2,), (0.0,)))
 )
 def rrelu(self, lower, upper, training, generator):
     """Returns `leaky_relu` with a slope drawn per element in training, their mean otherwise."""
+    if lower > upper:
+        raise RuntimeError("Lower bound should be less than or equal to the upper bound")
     if not training:
         return leaky_relu(self, (lower + upper) / 2)
     slope = empty_like(self).uniform_(lower, upper, generator=generator)

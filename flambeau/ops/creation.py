@@ -19,7 +19,8 @@ from flambeau.core.layout import Layout, is_dense
 from flambeau.engine.call import IOTA_SLOT, Call, Pointwise, View
 from flambeau.engine.storage import Storage
 from flambeau.ops import call as path
-from flambeau.ops.declare import copy_, default_dtype, resize_out
+from flambeau.graph import Node
+from flambeau.ops.declare import copy_, copy_into, default_dtype, resize_out
 from flambeau.ops.schema import REQUIRED, as_int
 from flambeau.tensor import Tensor
 
@@ -166,8 +167,17 @@ def finish(tensor: Tensor, requires_grad: bool = False, out: Tensor | None = Non
         resize_out(out, tensor.shape)
         return copy_(out, tensor)
     if requires_grad:
-        tensor.requires_grad_()
+        require_grad(tensor)
     return tensor
+
+
+def require_grad(tensor: Tensor) -> Tensor:
+    """The new tensor as a leaf that wants gradients; PyTorch's error where its type has none."""
+    if not tensor.dtype.is_differentiable:
+        raise RuntimeError(
+            "Only Tensors of floating point and complex dtype can require gradients"
+        )
+    return tensor.requires_grad_()
 
 
 def _filler(name: str, number: int) -> Callable[..., Tensor]:
@@ -339,6 +349,8 @@ def arange(
         # PyTorch converts the three numbers to the type first.
         start, end, step = int(start), int(end), int(step)
         whole = True
+        if step == 0:
+            raise ValueError("step must be nonzero")
         _check_range(start, end, step)
     if whole:
         count = max(0, -((start - end) // step))
@@ -442,6 +454,42 @@ def scalar_tensor(
 # -- in place, and the new_* methods ---------------------------------------------------------------
 
 
+@copy_into.derivative
+def copy_into_backward(grad, needs):
+    # Stands here because what was overwritten has zeros as its gradient.
+    found = {"src": grad}
+    if "self" in needs:
+        found["self"] = filled(grad._layout.contiguous(), 0)
+    return found
+
+
+class _FillHistory:
+    """The history of a filled tensor: what was there before has no influence any more."""
+
+    derivative_rule = None
+
+    def __init__(self, name: str) -> None:
+        self.name = self.node_name = name
+
+    def backward(self, node: Node, grads: Sequence[Tensor]) -> list[Tensor]:
+        (grad,) = grads
+        zeros = filled(grad._layout.contiguous(), 0)
+        return [zeros] if len(node.targets) == 1 else [zeros, grad]
+
+
+_FILL_NUMBER = _FillHistory("FillBackward0")
+_FILL_TENSOR = _FillHistory("FillBackward1")
+_ZERO = _FillHistory("ZeroBackward0")
+
+
+def _fill(target: Tensor, value: Tensor, inputs: tuple[Tensor, ...], history: _FillHistory) -> Tensor:
+    graph = path.check_inplace(target, inputs)
+    path.record(copy_into, (target, value), (False,), (), (target,))
+    if graph:
+        path.rebase(target, path.make_node(history, inputs, (target,), None))
+    return target
+
+
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Fills the tensor with a number (or a 0-d tensor's).  Returns it."""
     if isinstance(value, Tensor):
@@ -450,13 +498,15 @@ def fill_(self: Tensor, value: Any) -> Tensor:
                 "fill_ only supports 0-dimension value tensor but got tensor with "
                 f"{value.ndim} dimensions."
             )
-        return copy_(self, value)
-    return copy_(self, filled(Layout.of((), self.dtype, self.device), value))
+        return _fill(self, value, (self, value), _FILL_TENSOR)
+    constant = filled(Layout.of((), self.dtype, self.device), value)
+    return _fill(self, constant, (self,), _FILL_NUMBER)
 
 
 def zero_(self: Tensor) -> Tensor:
     """Fills the tensor with zeros.  Returns it."""
-    return fill_(self, 0)
+    constant = filled(Layout.of((), self.dtype, self.device), 0)
+    return _fill(self, constant, (self,), _ZERO)
 
 
 def _new(create: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -22,6 +22,7 @@ from flambeau.core.layout import (
     elementwise_strides,
     is_dense,
     may_overlap_itself,
+    reach,
 )
 from flambeau.core.scalar import default_dtype, result_type, scalar_dtype
 from flambeau.engine.call import Call, Library, Lowered, Pointwise, Reduction, View
@@ -335,6 +336,25 @@ def check_writable(tensor: Tensor) -> None:
         )
 
 
+def check_no_overlap(out: Tensor, inputs: Sequence[Any]) -> None:
+    """PyTorch's error where ``out`` shares any memory with an input."""
+    check_writable(out)
+    for tensor in inputs:
+        if not isinstance(tensor, Tensor) or tensor._storage is not out._storage:
+            continue
+        first = max(tensor._layout.offset, out._layout.offset)
+        if first < min(_end(tensor._layout), _end(out._layout)):
+            raise RuntimeError(
+                "unsupported operation: some elements of the input tensor and the written-to "
+                "tensor refer to a single memory location. Please clone() the tensor before "
+                "performing the operation."
+            )
+
+
+def _end(layout: Layout) -> int:
+    return reach(layout.shape, layout.strides, layout.offset)
+
+
 def before_write(tensor: Tensor) -> Tensor:
     """A copy in the tensor's place in the graph: what backward wants once it was written."""
     with no_grad():
@@ -408,14 +428,20 @@ def resize(tensor: Tensor, shape: Sequence[int]) -> None:
 class _FreshOperator(Operator):
     """Operators whose ``out=`` and in-place forms compute a new tensor and copy it."""
 
+    # Whether ``out=`` may share no memory with an input (PyTorch's rule for some operators).
+    forbids_overlap = False
+
     def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Any:
         if inplace:
             return self._record_inplace(values)
         if out is None:
             return self.compute(values)
         outs = out if isinstance(out, (tuple, list)) else (out,)
+        inputs = self.graph_inputs(values)
         for o in outs:
-            check_out(self.name, [values[k] for k in self.tensor_positions], o)
+            check_out(self.name, inputs, o)
+            if self.forbids_overlap:
+                check_no_overlap(o, inputs)
         result = self.compute(values)
         results = result if isinstance(result, tuple) else (result,)
         for o, r in zip(outs, results, strict=True):
@@ -425,6 +451,7 @@ class _FreshOperator(Operator):
                     f"{o.dtype.title}"
                 )
             resize_out(o, r.shape)
+            check_writable(o)
             copy_(o, r)
         return type(result)(outs) if isinstance(result, tuple) else out
 
@@ -829,11 +856,6 @@ copy_into = _CopyInto(
 
 
 copy_into.node_name = "torch::autograd::CopyBackwards"
-
-
-@copy_into.derivative
-def _copy_into_backward(grad: Tensor) -> dict[str, Any]:
-    return {"src": grad}
 
 
 def copy(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from flambeau.core import dtype as types
 from flambeau.core.layout import Layout, broadcast_shapes
 from flambeau.interchange import item, tensor_from_data
 from flambeau.ops import call as path
-from flambeau.ops.creation import filled
+from flambeau.ops.creation import empty_tensor, filled
 from flambeau.ops.declare import check_writable, composite, copy, copy_
 from flambeau.ops.scatter import (
     bounds,
@@ -387,6 +387,8 @@ def gather(self, dim, index, sparse_grad):
     if index.numel() and index.dtype not in (types.int64, types.int32):
         raise RuntimeError("gather(): Expected dtype int32/int64 for index")
     dim = wrap_dim(dim, self.ndim)
+    if not index.numel():
+        return empty_tensor(index.shape, self.dtype)
     _check_gather("gather", self, dim, index, "input")
     layout = self._layout
     if layout.ndim == 0:
@@ -425,10 +427,10 @@ def _scatter(self: Tensor, dim: int, index: Tensor, src: Tensor, mode: str) -> T
     dim = wrap_dim(dim, self.ndim)
     if index.numel() and max(src.ndim, 1) != max(index.ndim, 1):
         raise RuntimeError("Index tensor must have the same number of dimensions as src tensor")
+    if not index.numel():
+        return copy(self)
     _check_gather("scatter", self, dim, index, "self")
     result = contiguous(copy(self))
-    if not index.numel():
-        return result
     layout = result._layout
     part = src if tuple(src.shape) == tuple(index.shape) else _corner(src, index.shape)
     if part.dtype is not result.dtype:
@@ -555,6 +557,15 @@ def index_copy(self, dim, index, source):
     return _put_slices(self, dim, index, source, False)
 
 
+def _index_fill_backward(grad, dim, index, needs):
+    zero = filled(Layout.of((), grad.dtype), 0)
+    gradients = {"self": _put_slices(grad, wrap_dim(dim, grad.ndim), index, zero, False)}
+    if "value" in needs:
+        # Filled places count once, however often the index names them.
+        gradients["value"] = (grad - gradients["self"]).sum()
+    return gradients
+
+
 @composite(
     "index_fill(Tensor self, int dim, Tensor index, Operand value) -> Tensor",
     variants="function method inplace out",
@@ -569,6 +580,9 @@ def index_fill(self, dim, index, value):
             f"{value.ndim} dimension(s)."
         )
     return _put_slices(self, wrap_dim(dim, self.ndim), index, value, False)
+
+
+index_fill.derivative(_index_fill_backward)
 
 
 @composite("take(Tensor self, Tensor index) -> Tensor", variants="function method out")
@@ -666,6 +680,10 @@ def embedding_backward(grad, weight_layout, indices, padding_idx, scale_grad_by_
     offsets = contiguous(flat.to(types.int64) * width)
     scatter_rows(zeros, values, offsets, "sum", width)
     return {"weight": zeros}
+
+
+for _operator in (index_select, gather, take_flat, masked_select):
+    _operator.forbids_overlap = True
 
 
 @index_select.samples

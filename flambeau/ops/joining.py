@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flambeau.compiler import kernel as k
 from flambeau.core import dtype as types
 from flambeau.core.dtype import promote_types
 from flambeau.core.layout import Layout
+from flambeau.graph import Node
+from flambeau.ops import call as path
 from flambeau.ops.creation import arange, empty_tensor, filled
-from flambeau.ops.declare import composite, copy, copy_
+from flambeau.ops.declare import composite, copy, copy_, view_of
 from flambeau.ops.fused import FusedPointwise
 from flambeau.ops.scatter import walk_layout
 from flambeau.ops.view import (
@@ -74,6 +76,9 @@ def _check_cat(first: Tensor, tensor: Tensor, dim: int, position: int) -> None:
                 f"{first.shape[d]} but got size {tensor.shape[d]} for tensor number {position} in "
                 "the list."
             )
+
+
+cat.forbids_overlap = True
 
 
 @cat.derivative
@@ -170,12 +175,44 @@ def split(
                 "split_with_sizes expects split_sizes to sum exactly to "
                 f"{n} (input tensor's size at dimension {dim}), but got split_sizes={sizes}"
             )
-    parts = []
+    layouts = []
     at = 0
     for length in sizes:
-        parts.append(slice_(tensor, dim, at, at + length, 1))
+        layouts.append(slice_.layout_of(tensor._layout, (None, dim, at, at + length, 1)))
         at += length
-    return tuple(parts)
+    return _parts(tensor, layouts, SPLIT if isinstance(size, int) else SPLIT_WITH_SIZES, dim)
+
+
+class _Parts:
+    """The history of several views that a tensor falls into; they may not be written in place."""
+
+    several_views = True
+    derivative_rule = None
+
+    def __init__(self, name: str, rejoin: Callable[[Sequence[Tensor], int], Tensor]) -> None:
+        self.name = self.node_name = name
+        self.rejoin = rejoin
+
+    def backward(self, node: Node, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+        given = [
+            filled(layout.contiguous(), 0) if grad is None else grad
+            for grad, layout in zip(grads, node.output_layouts, strict=True)
+        ]
+        return [self.rejoin(given, node.arguments["dim"])]
+
+
+SPLIT = _Parts("SplitBackward0", lambda grads, dim: cat(list(grads), dim))
+SPLIT_WITH_SIZES = _Parts("SplitWithSizesBackward0", lambda grads, dim: cat(list(grads), dim))
+UNBIND = _Parts("UnbindBackward0", lambda grads, dim: stack(list(grads), dim))
+
+
+def _parts(
+    tensor: Tensor, layouts: Sequence[Layout], history: _Parts, dim: int
+) -> tuple[Tensor, ...]:
+    views = tuple(view_of(tensor, layout) for layout in layouts)
+    if views and path.needs_graph((tensor,)):
+        path.attach(history, (tensor,), views, {"dim": dim})
+    return views
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
@@ -209,8 +246,11 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The slices along ``dim``, without it."""
+    if not input.ndim:
+        raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
     dim = wrap_dim(dim, input.ndim)
-    return tuple(select(input, dim, index) for index in range(input.shape[dim]))
+    layouts = [select.layout_of(input._layout, (None, dim, k)) for k in range(input.shape[dim])]
+    return _parts(input, layouts, UNBIND, dim)
 
 
 # -- repeating and reordering ----------------------------------------------------------------------
@@ -306,11 +346,15 @@ def flip_backward(grad, dims):
 
 def fliplr(input: Tensor) -> Tensor:
     """Reverses columns."""
+    if input.ndim < 2:
+        raise RuntimeError("Input must be >= 2-d.")
     return flip(input, (1,))
 
 
 def flipud(input: Tensor) -> Tensor:
     """Reverses rows."""
+    if input.ndim < 1:
+        raise RuntimeError("Input must be >= 1-d.")
     return flip(input, (0,))
 
 
@@ -342,7 +386,20 @@ def roll(self, shifts, dims):
 
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Rotates by 90 degrees ``k`` times in the plane of two dimensions."""
+    if len(dims) != 2:
+        raise RuntimeError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
+    if input.ndim < 2:
+        raise RuntimeError(f"expected total dims >= 2, but got total dims = {input.ndim}")
     a, b = dims
+    if a == b or abs(a - b) == input.ndim:
+        raise RuntimeError(
+            f"expected rotation dims to be different, but got dim0 = {a} and dim1 = {b}"
+        )
+    for dim in dims:
+        if not -input.ndim <= dim < input.ndim:
+            raise RuntimeError(
+                f"Rotation dim{dims.index(dim)} out of range, dim{dims.index(dim)} = {dim}"
+            )
     turns = k % 4
     if turns == 1:
         return transpose(flip(input, (b,)), a, b)
@@ -357,14 +414,17 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """Returns a view with dimensions moved to new places."""
     sources = [source] if isinstance(source, int) else list(source)
     targets = [destination] if isinstance(destination, int) else list(destination)
-    sources = [wrap_dim(d, input.ndim) for d in sources]
-    targets = [wrap_dim(d, input.ndim) for d in targets]
     if len(sources) != len(targets):
         raise RuntimeError(
             "movedim: Invalid source or destination dims: source ("
             f"{sources} dims) should contain the same number of dims as destination ({targets} "
             "dims)"
         )
+    for name, dims in (("source", sources), ("destination", targets)):
+        if len({wrap_dim(d, input.ndim) for d in dims}) != len(dims):
+            raise RuntimeError(f"movedim: repeated dim in `{name}` ({dims})")
+    sources = [wrap_dim(d, input.ndim) for d in sources]
+    targets = [wrap_dim(d, input.ndim) for d in targets]
     order: list[int] = [-1] * input.ndim
     for a, b in zip(sources, targets, strict=True):
         order[b] = a
@@ -459,9 +519,7 @@ def diag_embed(self, offset, dim1, dim2):
     )
 
 
-@composite(
-    "one_hot(Tensor self, int num_classes=-1) -> Tensor", variants="", differentiable=False
-)
+@composite("one_hot(Tensor self, int num_classes=-1) -> Tensor", variants="", differentiable=False)
 def one_hot(self, num_classes):
     """Returns int64 vectors with a 1 at each index: ``(*) -> (*, num_classes)``."""
     if self.dtype is not types.int64:

@@ -258,6 +258,8 @@ def native_batch_norm(input, weight, bias, running_mean, running_var, training, 
     dims = (0, *range(2, ndim))
     if training:
         mean, variance, inverse = _statistics(input, dims, False, eps)
+        if not input.numel():
+            running_mean = running_var = None
         n = input.numel() // max(input.shape[1], 1)
         _move_running(running_mean, mean, momentum, 1.0)
         _move_running(running_var, variance, momentum, n / (n - 1) if n > 1 else float("nan"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flambeau.ops.creation import arange
 from flambeau.ops.joining import cat, constant_pad
 from flambeau.tensor import Tensor
 
@@ -76,6 +77,9 @@ def _check_circular(input: Tensor, pad: Sequence[int]) -> None:
 def _pad_dim(input: Tensor, dim: int, left: int, right: int, mode: str) -> Tensor:
     """Pads one dimension: crops where negative, then joins the borders in one copy."""
     size = input.size(dim)
+    if mode == "replicate" and min(left, right) < 0:
+        places = (arange(size + left + right) - left).clamp(0, size - 1)
+        return input.index_select(dim, places)
     if left < 0 or right < 0:
         start, stop = max(-left, 0), size - max(-right, 0)
         input = input.narrow(dim, start, stop - start)
