@@ -6,7 +6,9 @@ Public names, nothing else; each is imported from where it is defined, under its
 from math import e, inf, nan, pi
 
 from flambeau import (
+    accelerator,
     autograd,
+    backends,
     bindings,
     cuda,
     functional,
@@ -96,7 +98,7 @@ from flambeau.ops.arrangement import (
 )
 from flambeau.ops.arrangement import nonzero_of as nonzero
 from flambeau.ops.clamp import clamp, clamp_max, clamp_min
-from flambeau.ops.closeness import allclose, equal, isclose
+from flambeau.ops.closeness import allclose, equal, isclose, isin
 from flambeau.ops.combination import (
     addcdiv,
     addcmul,
@@ -425,6 +427,7 @@ from flambeau.settings import (
     get_num_interop_threads,
     get_num_threads,
     is_complex,
+    is_deterministic_algorithms_warn_only_enabled,
     is_floating_point,
     is_nonzero,
     is_signed,

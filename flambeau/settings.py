@@ -138,6 +138,10 @@ def are_deterministic_algorithms_enabled() -> bool:
     return _deterministic
 
 
+def is_deterministic_algorithms_warn_only_enabled() -> bool:
+    return False
+
+
 _precision = "highest"
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from flambeau.core import dtype as types
-from flambeau.ops.comparison import eq, isfinite, isnan, le, logical_and, logical_or
+from flambeau.ops.comparison import eq, isfinite, isnan, le, logical_and, logical_not, logical_or
 from flambeau.ops.conversion import to_dtype
 from flambeau.ops.declare import composite
 from flambeau.ops.pointwise import abs as absolute
 from flambeau.ops.pointwise import add, mul, sub
 from flambeau.ops.reduction import all as all_
+from flambeau.ops.reduction import any as any_
+from flambeau.ops.view import reshape, unsqueeze
 from flambeau.tensor import Tensor
 
 
@@ -63,6 +65,19 @@ def _shortest(value: float) -> str:
 def allclose(self: Tensor, other: Tensor, rtol: float, atol: float, equal_nan: bool) -> bool:
     """Whether `isclose` holds for every element."""
     return bool(all_(isclose(self, other, rtol, atol, equal_nan)))
+
+
+def isin(
+    elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
+) -> Tensor:
+    """Returns where ``elements`` are among ``test_elements``; one of both may be a number."""
+    if isinstance(test_elements, Tensor):
+        sought = reshape(test_elements, (-1,))
+        listed = unsqueeze(elements, -1) if isinstance(elements, Tensor) else elements
+        found = any_(eq(sought, listed), -1)
+    else:
+        found = eq(elements, test_elements)
+    return logical_not(found) if invert else found
 
 
 @isclose.samples

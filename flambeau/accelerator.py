@@ -1,0 +1,36 @@
+"""``torch.accelerator``: answers as PyTorch does on a machine without one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flambeau.core.device import device
+
+
+def is_available() -> bool:
+    """Whether there is a device beside the CPU: not yet."""
+    return False
+
+
+def device_count() -> int:
+    return 0
+
+
+def current_accelerator(check_available: bool = False) -> device | None:
+    return None
+
+
+def _unavailable() -> RuntimeError:
+    return RuntimeError("Cannot access accelerator device when none is available.")
+
+
+def current_device_index() -> int:
+    raise _unavailable()
+
+
+def set_device_index(device: Any) -> None:
+    raise _unavailable()
+
+
+def synchronize(device: Any = None) -> None:
+    raise _unavailable()
