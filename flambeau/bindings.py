@@ -50,7 +50,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
 from flambeau.ops.call import record_binary, record_binary_number, record_unary
 from flambeau.ops.declare import PointwiseOperator, ViewOperator, copy_
 from flambeau.ops.operator import OPERATORS, Operator
-from flambeau.tensor import Tensor
+from flambeau.tensor import UNTRACKED, Tensor
 
 _INT64_LIMIT = 1 << 63
 
@@ -252,11 +252,13 @@ def as_subclass(tensor: Tensor, cls: type[Tensor]) -> Tensor:
 def _iterate(self: Tensor) -> Any:
     if self.ndim == 0:
         raise TypeError("iteration over a 0-d tensor")
-    return iter([view.select(self, 0, k) for k in range(self.shape[0])])
+    return iter(joining.unbind(self, 0))
 
 
 def _data(self: Tensor) -> Tensor:
-    return view.detach(self)
+    result = view.detach(self)
+    result._view_version = UNTRACKED
+    return result
 
 
 def _set_data(self: Tensor, other: Tensor) -> None:

@@ -10,6 +10,7 @@ import functools
 import inspect
 import itertools
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
 
 class _GradMode(threading.local):
-    """This thread's switches: ``enabled`` records graphs, ``inference`` makes inference tensors."""
+    """This thread's switches: ``enabled`` records graphs, ``inference`` is inference mode,
+    ``checks_nan`` makes backward look for NaN.
+    """
 
     enabled = True
     inference = False
+    checks_nan = False
 
 
 grad_mode = _GradMode()
@@ -115,6 +119,12 @@ class Node:
             return with_dim
         return name
 
+    def named(self) -> Node:
+        """The node itself, of a class that is called as PyTorch's: ``type(node).__name__``."""
+        if self.__class__ is Node:
+            self.__class__ = _class_named(self.name().rpartition("::")[2])
+        return self
+
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
         """The nodes that the gradients go to; a leaf shows as its ``AccumulateGrad``."""
@@ -141,12 +151,28 @@ class Node:
         return f"<{self.name()} object at 0x{id(self):x}>"
 
 
+@functools.cache
+def _class_named(name: str) -> type[Node]:
+    return type(name, (Node,), {"__slots__": ()})
+
+
 class AccumulateGrad:
-    """The end of a path through the graph: adds to a leaf's ``grad``."""
+    """The end of a path through the graph: adds to a leaf's ``grad``.
+
+    Its hooks belong to the leaf, which outlives it.
+    """
 
     def __init__(self, variable: Tensor) -> None:
         self.variable = variable
         self.next_functions: tuple[()] = ()
+
+    def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls ``hook(grad_inputs, grad_outputs)`` after the leaf's ``grad`` was updated."""
+        return RemovableHandle(self.variable._own_hooks().after, hook)
+
+    def register_prehook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls ``hook(grad_outputs)`` before the leaf's ``grad`` is updated."""
+        return RemovableHandle(self.variable._own_hooks().before, hook)
 
     def name(self) -> str:
         return "torch::autograd::AccumulateGrad"
@@ -157,7 +183,9 @@ class AccumulateGrad:
 
 def as_node(target: Any) -> Any:
     """What a user sees of an edge's target."""
-    return target if target is None or isinstance(target, Node) else AccumulateGrad(target)
+    if target is None:
+        return None
+    return target.named() if isinstance(target, Node) else target._accumulate_node()
 
 
 class RemovableHandle:
@@ -206,6 +234,15 @@ class _Mode:
         return type(self)()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.isclass(function):
+            warnings.warn(
+                "Decorating classes is deprecated and will be disabled in future versions. You "
+                "should only decorate functions or methods. To preserve the current behavior of "
+                "class decoration, you can directly decorate the `__init__` method and nothing "
+                "else.",
+                FutureWarning,
+                stacklevel=2,
+            )
         if inspect.isgeneratorfunction(function):
             return self._wrap_generator(function)
 
@@ -220,16 +257,23 @@ class _Mode:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             generator = function(*args, **kwargs)
-            send: Any = None
-            try:
-                while True:
+            resume: Callable[[], Any] = functools.partial(generator.send, None)
+            while True:
+                try:
                     with self.clone():
-                        value = generator.send(send)
-                    send = yield value
-            except StopIteration as stop:
-                return stop.value
-            finally:
-                generator.close()
+                        value = resume()
+                except StopIteration as stop:
+                    return stop.value
+                try:
+                    sent = yield value
+                except GeneratorExit:
+                    with self.clone():
+                        generator.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - handed into the generator
+                    resume = functools.partial(generator.throw, error)
+                else:
+                    resume = functools.partial(generator.send, sent)
 
         return wrapper
 

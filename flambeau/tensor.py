@@ -14,20 +14,27 @@ from flambeau.core.device import device
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, Size
 from flambeau.engine.storage import Storage
-from flambeau.graph import Node, RemovableHandle, grad_mode
+from flambeau.graph import AccumulateGrad, Node, RemovableHandle, grad_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class TensorHooks:
-    """What only few tensors have: hooks, and the wish to keep a non-leaf's gradient."""
+    """What only few tensors have: hooks, and the wish to keep a non-leaf's gradient.
 
-    __slots__ = ("accumulated", "gradient", "retains_grad")
+    ``before`` and ``after`` are the hooks of a leaf's `AccumulateGrad`, ``node`` a weak reference
+    to that.  A non-leaf's hooks stay with the node that made it when it is written in place.
+    """
+
+    __slots__ = ("accumulated", "after", "before", "gradient", "node", "retains_grad")
 
     def __init__(self) -> None:
         self.gradient: dict[int, Callable[..., Any]] = {}
         self.accumulated: dict[int, Callable[..., Any]] = {}
+        self.before: dict[int, Callable[..., Any]] = {}
+        self.after: dict[int, Callable[..., Any]] = {}
+        self.node: weakref.ref[AccumulateGrad] | None = None
         self.retains_grad = False
 
 
@@ -190,6 +197,10 @@ class Tensor(metaclass=TensorMeta):
             return 0
         return self._storage.ready() + layout.offset * layout.dtype.itemsize
 
+    def _is_view(self) -> bool:
+        """Whether autograd knows this tensor as a view of another one."""
+        return self._base is not None
+
     @property
     def _version(self) -> int:
         return self._storage.version
@@ -232,7 +243,8 @@ class Tensor(metaclass=TensorMeta):
         base = self._base
         if base is not None and self._view_version != self._storage.version:
             self._grad_fn = Tensor._rebuild_view_grad_fn(self)
-        return self._grad_fn
+        node = self._grad_fn
+        return node.named() if node.__class__ is Node else node
 
     @property
     def output_nr(self) -> int:
@@ -263,14 +275,33 @@ class Tensor(metaclass=TensorMeta):
         """Makes a non-leaf keep its ``grad`` after backward."""
         if not self.requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
-        if self._grad_fn is not None:
+        if self.grad_fn is not None:
             self._own_hooks().retains_grad = True
             self._watch()
 
     def _own_hooks(self) -> TensorHooks:
-        if self._hooks is None:
+        node = self.grad_fn
+        watched = None if node is None else (node.metadata or {}).get("tensors", {})
+        if self._hooks is None or (watched is not None and self._output_nr not in watched):
             self._hooks = TensorHooks()
         return self._hooks
+
+    def _follow_write(self) -> None:
+        """After a write in place: the former node keeps the hooks, the wish for ``grad`` moves."""
+        hooks = self._hooks
+        if hooks is not None and hooks.retains_grad:
+            hooks.retains_grad = False
+            self._own_hooks().retains_grad = True
+            self._watch()
+
+    def _accumulate_node(self) -> AccumulateGrad:
+        """The end of the graph that this leaf is."""
+        hooks = self._own_hooks()
+        node = None if hooks.node is None else hooks.node()
+        if node is None:
+            node = AccumulateGrad(self)
+            hooks.node = weakref.ref(node)
+        return node
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Calls ``hook(grad)`` when this tensor's gradient is known; it may return another one."""
@@ -316,6 +347,9 @@ class Tensor(metaclass=TensorMeta):
 
 _allocate = object.__new__
 
+# The `_view_version` of ``x.data`` and its views: writing there changes nobody's version.
+UNTRACKED = -3
+
 
 def wrap_dim(dim: int, ndim: int) -> int:
     """A non-negative dimension number; PyTorch's error outside the range."""
@@ -336,7 +370,7 @@ def warn_non_leaf_grad() -> None:
         "attribute won't be populated during autograd.backward(). If you indeed want the .grad "
         "field to be populated for a non-leaf Tensor, use .retain_grad() on the non-leaf Tensor. "
         "If you access the non-leaf Tensor by mistake, make sure you access the leaf Tensor "
-        "instead. See github.com/pytorch/pytorch/pull/30531 for more informations.",
+        "instead. See github.com/pytorch/pytorch/pull/30531 for more information.",
         UserWarning,
         stacklevel=3,
     )

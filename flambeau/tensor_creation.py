@@ -12,7 +12,7 @@ from flambeau.core.dtype import dtype
 from flambeau.core.layout import Size
 from flambeau.interchange import from_numpy, tensor_from_data
 from flambeau.ops.conversion import to
-from flambeau.ops.creation import empty_tensor, target_device
+from flambeau.ops.creation import empty_tensor, require_grad, target_device
 from flambeau.tensor import Tensor
 
 _Device = Any
@@ -42,7 +42,7 @@ def tensor(
     made = tensor_from_data(data, dtype, target_device(device))
     if requires_grad and made.dtype.category not in ("floating", "complex"):
         raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
-    return made.requires_grad_() if requires_grad else made
+    return require_grad(made) if requires_grad else made
 
 
 def as_tensor(data: Any, dtype: dtype | None = None, device: _Device = None) -> Tensor:
@@ -66,7 +66,7 @@ def asarray(
         if copy
         else as_tensor(obj, dtype, device)
     )
-    return made.requires_grad_() if requires_grad else made
+    return require_grad(made) if requires_grad else made
 
 
 def frombuffer(
@@ -76,7 +76,7 @@ def frombuffer(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = from_numpy(np.frombuffer(buffer, dtype.numpy, count, offset))
-    return made.requires_grad_() if requires_grad else made
+    return require_grad(made) if requires_grad else made
 
 
 def new_tensor(
@@ -85,7 +85,7 @@ def new_tensor(
 ) -> Tensor:  # fmt: skip
     """``Tensor.new_tensor``: a copy of ``data`` in this tensor's type."""
     made = tensor_from_data(data, dtype or self.dtype, target_device(device))
-    return made.requires_grad_() if requires_grad else made
+    return require_grad(made) if requires_grad else made
 
 
 def new(self: Tensor, *args: Any, device: _Device = None) -> Tensor:

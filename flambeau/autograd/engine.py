@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from flambeau.autograd.anomaly import check_results
 from flambeau.core.layout import Layout, is_dense
 from flambeau.engine.storage import Storage
 from flambeau.graph import Node, SavedResult, above, grad_mode
@@ -155,6 +156,7 @@ class _Walk:
         self.keep_graph = keep_graph
         self.create_graph = create_graph
         self.accumulate = accumulate
+        self.checks_nan = grad_mode.checks_nan
         self.wanted = wanted
         self.captured: dict[int, Tensor] = {}
         self.captures: dict[tuple[Node, int], Tensor] = {}
@@ -222,6 +224,8 @@ class _Walk:
             grads = _call_pre_hooks(node, grads)
         if _any_given(grads) and self._hands_on(node):
             results = node.operator.backward(node, grads)
+            if self.checks_nan:
+                check_results(node.name(), results)
         else:
             results = [None] * len(node.targets)
         if node.post_hooks:

@@ -30,6 +30,12 @@ class FunctionCtx:
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keeps tensors for ``backward``, checked there for in-place changes."""
+        for position, value in enumerate(tensors):
+            if value is not None and not isinstance(value, Tensor):
+                raise TypeError(
+                    f"save_for_backward can only save variables, but argument {position} is of "
+                    f"type {type(value).__name__}"
+                )
         self._to_save = tensors
 
     def save_for_forward(self, *tensors: Tensor | None) -> None:
@@ -71,6 +77,29 @@ class FunctionCtx:
     saved_variables = saved_tensors
 
 
+class _UserNode(Node):
+    """A node whose further attributes are those of the function's context."""
+
+    __slots__ = ("context",)
+    context: FunctionCtx
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "context":
+            raise AttributeError(name)
+        return getattr(self.context, name)
+
+    def __repr__(self) -> str:
+        kind = type(self)
+        return f"<{kind.__module__}.{kind.__name__} object at 0x{id(self):x}>"
+
+
+@functools.cache
+def _node_class(function: type[Function]) -> type[_UserNode]:
+    """The class of a function's nodes: ``SquareBackward`` for ``Square``."""
+    described = {"__slots__": (), "__module__": "torch.autograd.function"}
+    return type(f"{function.__name__}Backward", (_UserNode,), described)
+
+
 class _UserOperator:
     """Stands for a user's function in its nodes."""
 
@@ -88,7 +117,7 @@ class _UserOperator:
             filled(layout.contiguous(), 0) if g is None and ctx._materialize else g
             for g, layout in zip(grads, node.output_layouts, strict=True)
         ]
-        returned = self.function.backward(ctx, *given)
+        returned = self._rule()(ctx, *given)
         results = returned if isinstance(returned, tuple) else (returned,)
         positions = node.arguments["positions"]
         count = node.arguments["inputs"]
@@ -105,11 +134,19 @@ class _UserOperator:
         wanted = [results[k] for k in positions]
         for k, gradient in enumerate(wanted):
             if gradient is not None and not isinstance(gradient, Tensor):
-                raise TypeError(
-                    f"function {self.node_name} returned a gradient that is not a Tensor"
-                )
+                raise RuntimeError(f"expected Variable or None (got {type(gradient).__name__})")
             self._check_shape(node, k, gradient)
         return [None if g is None else g if g._requires_grad else alias(g) for g in wanted]
+
+    def _rule(self) -> Callable[..., Any]:
+        function = self.function
+        written = function.vjp is not Function.vjp
+        if written and function.backward is not Function.backward:
+            raise RuntimeError(
+                "Implementing both 'backward' and 'vjp' for a custom Function is not allowed. You "
+                "should only implement one of them."
+            )
+        return function.vjp if written else function.backward
 
     def _check_shape(self, node: Node, k: int, gradient: Tensor | None) -> None:
         layout = node.layouts[k]
@@ -126,20 +163,29 @@ class _UserOperator:
             )
 
 
-class _FunctionMeta(type):
-    """Old-style functions are instances that are called: ``MyFunction()(x)``."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(*args, **kwargs)
-
-
-class Function(metaclass=_FunctionMeta):
+class Function:
     """Base of user-defined differentiable functions.
 
     Define static methods ``forward(ctx, *inputs)`` (or ``forward(*inputs)`` with
     ``setup_context(ctx, inputs, output)``) and ``backward(ctx, *grad_outputs)``, and call
     ``MyFunction.apply(*inputs)``.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        warnings.warn(
+            f"{type(self)} should not be instantiated. Methods on autograd functions are all "
+            "static, so you should invoke them on the class itself. Instantiating an autograd "
+            "function will raise an error in a future version of PyTorch.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(
+            "Legacy autograd function with non-static forward method is deprecated. Please use "
+            "new-style autograd function with static forward method. (Example: "
+            "https://pytorch.org/docs/stable/autograd.html#torch.autograd.Function)"
+        )
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -158,9 +204,13 @@ class Function(metaclass=_FunctionMeta):
         """Returns one gradient per input of ``forward``."""
         raise NotImplementedError(
             "You must implement either the backward or vjp method for your custom "
-            "autograd.Function "
-            "to use it with backward mode AD."
+            "autograd.Function to use it with backward mode AD."
         )
+
+    @staticmethod
+    def vjp(ctx: Any, *grad_outputs: Any) -> Any:
+        """Another name for :meth:`backward`."""
+        raise NotImplementedError("vjp is not implemented.")
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
@@ -209,7 +259,7 @@ def _attach(
     for _, t in tensors:
         targets.append((t.grad_fn or t) if t.requires_grad else None)
         numbers.append(t._output_nr)
-    node = Node(
+    node = _node_class(cls)(
         _UserOperator(cls, ctx),
         targets,
         numbers,
@@ -219,12 +269,17 @@ def _attach(
         (),
         {"positions": [k for k, _ in tensors], "inputs": count},
     )
+    node.context = ctx
     ctx._node = node
     dirty = {id(t) for t in ctx._dirty}
     for number, result in enumerate(results):
         if id(result) in silent or result.dtype.category not in ("floating", "complex"):
             continue
         if id(result) in dirty:
+            if result.requires_grad and result.is_leaf:
+                raise RuntimeError(
+                    "a leaf Variable that requires grad has been used in an in-place operation."
+                )
             check_inplace(result, (result,))
             rebase(result, node)
             continue
@@ -254,7 +309,6 @@ class InplaceFunction(Function):
     """PyTorch's old base of functions with an ``inplace`` flag."""
 
     def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
         self.inplace = inplace
 
 

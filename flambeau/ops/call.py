@@ -22,7 +22,7 @@ from flambeau.engine.tape import Tape, thread
 from flambeau.engine.turns import IDLE, RECORDING
 from flambeau.graph import Node, SavedResult, above, grad_mode
 from flambeau.ops.operator import UNNEEDED
-from flambeau.tensor import Tensor
+from flambeau.tensor import UNTRACKED, Tensor
 
 # Slot numbers of operands that are not tensors: absent, or a Python number passed at run time.
 ABSENT = -2
@@ -101,7 +101,8 @@ def record(
         tape.scalars += numbers
     tape.busy = IDLE
     for tensor in destinations:
-        tensor._storage.version += 1
+        if tensor._view_version != UNTRACKED:
+            tensor._storage.version += 1
     tape.remaining -= 1
     if tape.remaining <= 0:
         tape.flush()
@@ -317,17 +318,29 @@ def check_inplace(tensor: Tensor, inputs: Sequence[Any]) -> bool:
     if not grad_mode.enabled:
         return False
     if tensor.requires_grad:
+        base = tensor._base
+        if base is not None:
+            _check_view(tensor, base)
         if tensor.is_leaf:
             raise RuntimeError(
                 "a leaf Variable that requires grad is being used in an in-place operation."
             )
-        base = tensor._base
-        if base is not None and base.is_leaf and base._requires_grad:
-            raise RuntimeError(
-                "a view of a leaf Variable that requires grad is being used in an in-place "
-                "operation."
-            )
     return needs_graph(inputs)
+
+
+def _check_view(tensor: Tensor, base: Tensor) -> None:
+    if base.is_leaf:
+        raise RuntimeError(
+            "a view of a leaf Variable that requires grad is being used in an in-place operation."
+        )
+    node = tensor._grad_fn
+    if node is not None and getattr(node.operator, "several_views", False):
+        raise RuntimeError(
+            f"Output {tensor._output_nr} of {node.name().split('Backward')[0]} is a view and is "
+            "being modified inplace. This view is the output of a function that returns multiple "
+            "views. Such functions do not allow the output views to be modified inplace. You "
+            "should replace the inplace operation by an out-of-place one."
+        )
 
 
 def rebase(tensor: Tensor, node: Node) -> None:
@@ -341,9 +354,13 @@ def rebase(tensor: Tensor, node: Node) -> None:
         tensor._grad_fn = node
         tensor._requires_grad = True
         tensor._output_nr = 0
+        if tensor._hooks is not None:
+            tensor._follow_write()
         return
     base._grad_fn = above.copy_slices(base, tensor._layout, node)
     base._requires_grad = True
     base._output_nr = 0
     tensor._requires_grad = True
     tensor._view_version = -2  # any other number than the storage's version: stale
+    if tensor._hooks is not None:
+        tensor._follow_write()

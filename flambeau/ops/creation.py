@@ -174,9 +174,7 @@ def finish(tensor: Tensor, requires_grad: bool = False, out: Tensor | None = Non
 def require_grad(tensor: Tensor) -> Tensor:
     """The new tensor as a leaf that wants gradients; PyTorch's error where its type has none."""
     if not tensor.dtype.is_differentiable:
-        raise RuntimeError(
-            "Only Tensors of floating point and complex dtype can require gradients"
-        )
+        raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
     return tensor.requires_grad_()
 
 
@@ -482,7 +480,9 @@ _FILL_TENSOR = _FillHistory("FillBackward1")
 _ZERO = _FillHistory("ZeroBackward0")
 
 
-def _fill(target: Tensor, value: Tensor, inputs: tuple[Tensor, ...], history: _FillHistory) -> Tensor:
+def _fill(
+    target: Tensor, value: Tensor, inputs: tuple[Tensor, ...], history: _FillHistory
+) -> Tensor:
     graph = path.check_inplace(target, inputs)
     path.record(copy_into, (target, value), (False,), (), (target,))
     if graph:

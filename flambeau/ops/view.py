@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from flambeau.core.layout import Layout, contiguous_strides
 from flambeau.core.memory_format import channels_last, channels_last_3d
 from flambeau.engine.storage import Storage
-from flambeau.graph import Node, above
+from flambeau.graph import Node, above, no_grad
+from flambeau.ops import call as path
 from flambeau.ops.creation import filled
-from flambeau.ops.declare import composite, copy, copy_, expand_shape
+from flambeau.ops.declare import composite, copy, copy_, copy_operator, expand_shape
 from flambeau.ops.declare import view as view_operator
 from flambeau.tensor import Tensor, wrap_dim
 
@@ -24,7 +25,7 @@ def infer_size(shape: Sequence[int], numel: int) -> tuple[int, ...]:
                 raise RuntimeError("only one dimension can be inferred")
             unknown = k
         elif n < 0:
-            raise RuntimeError(f"invalid shape dimension {n}")
+            raise RuntimeError(f"invalid shape dimension {n} at index {k} of shape {list(shape)}")
         else:
             known *= n
     if unknown is not None:
@@ -88,6 +89,16 @@ def view_backward(grad, self_layout):
     return {"self": reshape(grad, self_layout.shape)}
 
 
+@view_operator("_unsafe_view(Tensor self, int[] size) -> Tensor", variants="")
+def unsafe_view(layout, size):
+    return layout.view(size, contiguous_strides(size), layout.offset)
+
+
+@unsafe_view.derivative
+def unsafe_view_backward(grad, self_layout):
+    return {"self": reshape(grad, self_layout.shape)}
+
+
 @view.samples
 def view_samples(make):
     yield make(2, 3, 4), (6, 4)
@@ -108,9 +119,11 @@ def reshape(self, shape):
     shape = infer_size(shape, layout.numel)
     if shape == layout.shape:
         return view_as_is(self)
-    if view_strides(layout, shape) is None:
-        self = contiguous(self)
-    return view(self, shape)
+    if view_strides(layout, shape) is not None:
+        return view(self, shape)
+    copied = unsafe_view(contiguous_copy(self), shape)
+    copied._base = None
+    return copied
 
 
 @reshape.samples
@@ -515,7 +528,11 @@ def contiguous_copy(tensor: Tensor) -> Tensor:
     result = Tensor._from_storage(
         Storage(layout.numel * layout.dtype.itemsize, layout.device), layout.contiguous()
     )
-    return copy_(result, tensor)
+    with no_grad():
+        copy_(result, tensor)
+    if path.needs_graph((tensor,)):
+        path.attach(copy_operator, (tensor,), (result,), None)
+    return result
 
 
 # -- views whose base was written in place ---------------------------------------------------------
@@ -536,7 +553,7 @@ class _CopySlices:
     """
 
     name = "CopySlices"
-    node_name = "CopySlices"
+    node_name = "torch::autograd::CopySlices"
 
     def backward(self, node: Node, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         layout, inner = node.saved
@@ -546,7 +563,7 @@ class _CopySlices:
             whole._storage,
             layout.with_dtype(grad.dtype).view(layout.shape, layout.strides, layout.offset),
         )
-        results = above.run_derivative(inner, [copy(inside)])
+        results = inner.operator.backward(inner, [copy(inside)])
         first = results[0]
         if first is None:
             copy_(inside, filled(Layout.of((), grad.dtype), 0))
