@@ -79,8 +79,22 @@ def lower_product(a, b, c, target, bias=None):
 
 
 @mm.derivative
-def mm_backward(grad, self, mat2):
-    return {"self": mm(grad, transpose(mat2, 0, 1)), "mat2": mm(transpose(self, 0, 1), grad)}
+def mm_backward(grad, self, mat2, self_layout, mat2_layout):
+    return {
+        "self": product_like(self_layout, grad, transpose(mat2, 0, 1)),
+        "mat2": product_like(mat2_layout, transpose(self, 0, 1), grad),
+    }
+
+
+def product_like(layout: Layout, a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` with the order of dimensions that ``layout`` has.
+
+    A weight is multiplied as its transpose; its gradient then comes out laid out as the weight is.
+    """
+    rows, columns = layout.strides
+    if rows == 1 and columns >= layout.shape[0] > 1:
+        return transpose(mm(transpose(b, 0, 1), transpose(a, 0, 1)), 0, 1)
+    return mm(a, b)
 
 
 @mm.samples
@@ -161,11 +175,11 @@ def addmm_bias_lower(call, target, bias, mat1, mat2):
 
 
 @addmm_bias.derivative
-def addmm_bias_backward(grad, mat1, mat2):
+def addmm_bias_backward(grad, mat1, mat2, mat1_layout, mat2_layout):
     return {
         "bias": grad,
-        "mat1": mm(grad, transpose(mat2, 0, 1)),
-        "mat2": mm(transpose(mat1, 0, 1), grad),
+        "mat1": product_like(mat1_layout, grad, transpose(mat2, 0, 1)),
+        "mat2": product_like(mat2_layout, transpose(mat1, 0, 1), grad),
     }
 
 
