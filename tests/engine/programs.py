@@ -1,7 +1,7 @@
 """Random programs over tensors, to be run by flambeau under any window and by numpy.
 
-A program is a list of instructions ``(code, a, b, c)`` of small numbers; what they mean follows from
-the shapes of the variables at that point, so any list is a program and shrinking works.
+A program is a list of instructions ``(code, a, b, c)`` of small numbers; what they mean follows
+from the shapes of the variables at that point, so any list is a program and shrinking works.
 """
 
 from __future__ import annotations
