@@ -232,6 +232,8 @@ class _Walk:
             results = self._call_post_hooks(node, results, grads)
         if not self.keep_graph:
             node.saved = None
+        # A leaf takes a gradient over when nobody else refers to it: these need not any more.
+        del grads
         self._hand_on(node, results)
 
     def _hands_on(self, node: Node) -> bool:
@@ -385,6 +387,9 @@ def _own(gradient: Tensor, layout: Layout) -> Tensor:
     """
     storage, mine = gradient._storage, gradient._layout
     unshared = 3 + (storage.tape is not None)  # this name, the tensor, the argument; the tape
+    base = gradient._base
+    if base is not None and sys.getrefcount(base) <= 3:  # this name, the view, the argument
+        unshared += 1
     if mine.strides == layout.strides and mine.offset == 0 and gradient._grad_fn is None:
         if sys.getrefcount(storage) <= unshared:
             return Tensor._from_storage(storage, mine)
