@@ -9,15 +9,17 @@ from typing import Any
 
 from flambeau.core.layout import Size
 from flambeau.ops.comparison import logical_xor
+from flambeau.ops.conversion import clone
 from flambeau.ops.creation import arange, filled, zeros
 from flambeau.ops.declare import composite, copy_
 from flambeau.ops.declare import view as declare_view
 from flambeau.ops.indexing import gather
 from flambeau.ops.joining import cat, split, stack
-from flambeau.ops.pointwise import sub
+from flambeau.ops.pointwise import sub, where
 from flambeau.ops.reduction import sum as sum_
 from flambeau.ops.scatter import nonzero, nonzero_tuple
 from flambeau.ops.view import (
+    contiguous,
     diagonal,
     expand,
     flatten,
@@ -113,7 +115,6 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
         ones[d] = tensor.numel()
         grids.append(expand(reshape(tensor, tuple(ones)), shape))
     if swapped:
-        grids = [transpose(grid, 0, 1) for grid in grids]
         grids[0], grids[1] = grids[1], grids[0]
     return tuple(grids)
 
@@ -184,8 +185,8 @@ def block_diag(*tensors: Tensor) -> Tensor:
 
 @composite("ravel(Tensor(a) self) -> Tensor(a)")
 def ravel(self: Tensor) -> Tensor:
-    """Returns the elements in one dimension; a view where possible."""
-    return reshape(self, (-1,))
+    """Returns the elements in one dimension; a view of contiguous tensors."""
+    return reshape(contiguous(self), (-1,))
 
 
 @composite("adjoint(Tensor(a) self) -> Tensor(a)")
@@ -277,14 +278,14 @@ def diff(self: Tensor, n: int, dim: int, prepend: Tensor | None, append: Tensor 
         joined = minus(
             slice_(joined, dim, 1, length, 1), slice_(joined, dim, 0, max(length - 1, 0), 1)
         )
-    return joined if n else view_as_is(joined)
+    return joined if n else clone(joined)
 
 
 @composite("take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor")
 def take_along_dim(self: Tensor, indices: Tensor, dim: int | None) -> Tensor:
     """Returns the elements at ``indices`` along a dimension; the other dimensions broadcast."""
     if dim is None:
-        return gather(flatten(self), 0, flatten(indices))
+        return gather(flatten(self), 0, _from_the_end(flatten(indices), self.numel()))
     if self.ndim != indices.ndim:
         raise RuntimeError(
             "torch.take_along_dim(): input and indices should have the same number of dimensions, "
@@ -294,7 +295,13 @@ def take_along_dim(self: Tensor, indices: Tensor, dim: int | None) -> Tensor:
     shape = list(_joint_shape(_without(self.shape, dim), _without(indices.shape, dim)))
     own, chosen = list(shape), list(shape)
     own[dim], chosen[dim] = self.shape[dim], indices.shape[dim]
-    return gather(expand(self, tuple(own)), dim, expand(indices, tuple(chosen)))
+    places = _from_the_end(expand(indices, tuple(chosen)), self.shape[dim])
+    return gather(expand(self, tuple(own)), dim, places)
+
+
+def _from_the_end(indices: Tensor, size: int) -> Tensor:
+    """Negative indices count from the end."""
+    return where(indices < 0, indices + size, indices)
 
 
 def _without(shape: Sequence[int], dim: int) -> tuple[int, ...]:

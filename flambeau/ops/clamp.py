@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flambeau.compiler import kernel as k
+from flambeau.core.layout import Layout
 from flambeau.ops.declare import PointwiseOperator, pointwise
 from flambeau.ops.pointwise import ALL_FORMS, unless_bool, where
 from flambeau.tensor import Tensor
@@ -18,7 +19,13 @@ class _Clamp(PointwiseOperator):
         return super().record(values, out, inplace)
 
 
-check_not_bool = unless_bool("clamp_scalar_cpu")
+_check_numbers = unless_bool("clamp_scalar_cpu")
+
+
+def check_not_bool(common, arguments):
+    """Masks can be limited by masks only."""
+    if not all(limit is None or isinstance(limit, Layout) for limit in arguments[1:]):
+        _check_numbers(common, arguments)
 
 
 @pointwise(

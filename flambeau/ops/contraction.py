@@ -30,7 +30,12 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
     if len(first) != len(second):
         raise RuntimeError("both dimension lists should have same length")
     for d, e in zip(first, second, strict=True):
-        if a.shape[d] != b.shape[e]:
+        # A size of 1 stands for any: the other side is summed first, as in PyTorch.
+        if a.shape[d] == 1 != b.shape[e]:
+            b = sum_(b, (e,), True)
+        elif b.shape[e] == 1 != a.shape[d]:
+            a = sum_(a, (d,), True)
+        elif a.shape[d] != b.shape[e]:
             raise RuntimeError(
                 f"contracted dimensions need to match, but first has size {a.shape[d]} in dim {d} "
                 f"and second has size {b.shape[e]} in dim {e}"

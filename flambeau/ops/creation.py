@@ -415,8 +415,13 @@ def linspace(
     """Returns ``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
+    for bound in (start, end):
+        if isinstance(bound, Tensor) and bound.ndim:
+            raise RuntimeError("linspace only supports 0-dimensional start and end tensors")
     start, end = (float(n.item() if hasattr(n, "item") else n) for n in (start, end))
     shape = Layout.of((steps,), dtype or default_dtype(), target_device(device))
+    if shape.dtype.category == "integer":
+        start, end = float(int(start)), float(int(end))
     made = filled(shape, start) if steps == 1 else _LINSPACE(shape, start, end, steps)
     return finish(made, requires_grad, out)
 

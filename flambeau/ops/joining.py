@@ -537,27 +537,6 @@ def one_hot(self, num_classes):
     return (unsqueeze(self, self.ndim) == arange(num_classes)).to(types.int64)
 
 
-def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-    """Coordinate grids of vectors; ``indexing`` "xy" exchanges the first two dimensions."""
-    vectors = (
-        list(tensors[0])
-        if len(tensors) == 1 and isinstance(tensors[0], (list, tuple))
-        else list(tensors)
-    )
-    swap = indexing == "xy" and len(vectors) >= 2
-    if swap:
-        vectors[:2] = vectors[1::-1]
-    shape = tuple(v.numel() for v in vectors)
-    grids = []
-    for d, vector in enumerate(vectors):
-        lifted = reshape(vector, tuple(-1 if e == d else 1 for e in range(len(shape))))
-        grids.append(expand(lifted, shape))
-    if swap:
-        grids = [transpose(g, 0, 1) for g in grids]
-        grids[:2] = grids[1::-1]
-    return tuple(grids)
-
-
 @composite("_pad_constant(Tensor self, int[] pad, Scalar value=0) -> Tensor", variants="")
 def constant_pad(self, pad, value):
     """Returns the tensor with a border of one value; ``pad`` counts from the last dimension."""

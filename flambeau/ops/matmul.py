@@ -362,6 +362,9 @@ def addmm_samples(make):
 
 
 def _scaled(tensor: Tensor, factor) -> Tensor:
+    """The product; integers stay integers, as the factor becomes one."""
+    if not tensor.dtype.is_floating_point:
+        factor = int(factor)
     return tensor if factor == 1 else tensor * factor
 
 

@@ -12,7 +12,7 @@ from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout
 from flambeau.graph import grad_mode
 from flambeau.ops.conversion import to_dtype
-from flambeau.ops.declare import composite, operation_dtype
+from flambeau.ops.declare import composite, copy, operation_dtype
 from flambeau.ops.fused import FusedPointwise, FusedReduction, computed_like_first
 from flambeau.ops.reduction import sum as sum_
 from flambeau.ops.view import contiguous, reshape
@@ -359,6 +359,8 @@ def batch_norm(
     In training by the mean and variance of ``input``, towards which ``momentum`` moves the running
     ones; otherwise by those.
     """
+    if input.ndim == 1 and not input.numel():
+        return copy(input)
     values = [input, weight, bias, running_mean, running_var, training, momentum, eps]
     return native_batch_norm.record(values)[0]
 

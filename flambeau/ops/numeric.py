@@ -9,6 +9,7 @@ from flambeau.compiler import math
 from flambeau.compiler.kernel import Value
 from flambeau.compiler.math_exponential import format_of
 from flambeau.core import dtype as types
+from flambeau.ops import return_types
 from flambeau.ops.conversion import to_dtype
 from flambeau.ops.declare import composite, pointwise
 from flambeau.ops.exponential import exp2
@@ -64,7 +65,7 @@ def frexp(self):
     """Returns mantissas within ``[0.5, 1)`` and exponents: ``self = mantissa * 2**exponent``."""
     if not self.is_floating_point():
         raise RuntimeError("torch.frexp() only supports floating-point dtypes")
-    return _mantissa(self), _exponent(self)
+    return return_types.frexp((_mantissa(self), _exponent(self)))
 
 
 @frexp.samples
