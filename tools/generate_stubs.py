@@ -80,10 +80,15 @@ RESULTS = {
     "view_as": "Tensor",
 }
 
-# Methods whose result depends on whether an argument is given.
+# Methods whose result depends on what is given: parameters and result of each form.
 OVERLOADS = {
-    "size": ("dim: None = None", "Size", "dim: _int", "_int"),
-    "stride": ("dim: None = None", "tuple[_int, ...]", "dim: _int", "_int"),
+    "size": (("dim: None = None", "Size"), ("dim: _int", "_int")),
+    "stride": (("dim: None = None", "tuple[_int, ...]"), ("dim: _int", "_int")),
+    "view": (
+        ("size: Sequence[_int]", "Tensor"),
+        ("*size: _int", "Tensor"),
+        ("dtype: _dtype", "Tensor"),
+    ),
 }
 
 SKIPPED = {
@@ -273,11 +278,9 @@ def property_lines(name: str, member: property) -> Iterator[str]:
 def member_lines(name: str, member: Any) -> Iterator[str]:
     op = operator_of(member)
     if name in OVERLOADS:
-        whole, whole_result, part, part_result = OVERLOADS[name]
-        yield "@overload"
-        yield f"def {name}(self, {whole}) -> {whole_result}: ..."
-        yield "@overload"
-        yield f"def {name}(self, {part}) -> {part_result}: ..."
+        for parameters, result in OVERLOADS[name]:
+            yield "@overload"
+            yield f"def {name}(self, {parameters}) -> {result}: ..."
     elif op is not None:
         yield from operator_method(name, op)
     elif isinstance(member, property):
