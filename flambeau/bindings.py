@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy as copy_module
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
 from flambeau.ops.call import record_binary, record_binary_number, record_unary
 from flambeau.ops.declare import PointwiseOperator, ViewOperator, copy_
 from flambeau.ops.operator import OPERATORS, Operator
+from flambeau.ops.schema import REQUIRED
 from flambeau.tensor import UNTRACKED, Tensor
 
 _INT64_LIMIT = 1 << 63
@@ -170,13 +172,12 @@ def method_for(op: Operator) -> Callable[..., Any]:
     if has_short_path(op):
         tensors = [p for p in parameters if p.is_tensor]
         if len(parameters) == 1:
-            return unary_method(op)
-        others_have_defaults = all(
-            not isinstance(p.default, object().__class__) or p.default is not declare.parse
-            for p in parameters
-        )
+            op.short, op.short_arity = unary_method(op), 1
+            return op.short
+        others_have_defaults = all(p.default is not REQUIRED for p in parameters[2:])
         if len(tensors) == 2 and tensors[1].kind == "Operand" and others_have_defaults:
-            return binary_method(op)
+            op.short, op.short_arity = binary_method(op), 2
+            return op.short
     if isinstance(op, ViewOperator):
         return view_method(op)
     return general_method(op)
@@ -262,6 +263,13 @@ def _data(self: Tensor) -> Tensor:
 
 
 def _set_data(self: Tensor, other: Tensor) -> None:
+    """``x.data = other``: the memory changes hands, the place in the graph stays."""
+    if not isinstance(other, Tensor):
+        raise TypeError(f"Variable data has to be a tensor, but got {type(other).__name__}")
+    if self.requires_grad and not other.dtype.is_differentiable:
+        raise RuntimeError(
+            "data set to a tensor that requires gradients must be floating point or complex dtype"
+        )
     self._storage, self._layout = other._storage, other._layout
 
 
@@ -310,7 +318,68 @@ def _format(self: Tensor, spec: str) -> str:
 
 def _reversed(self: Tensor) -> Tensor:
     """``x.T``: all dimensions in reverse."""
+    if self.ndim == 0:
+        _warn_of_identity("T")
+    elif self.ndim != 2:
+        warnings.warn(
+            "The use of `x.T` on tensors of dimension other than 2 to reverse their shape is "
+            "deprecated and it will throw an error in a future release. Consider `x.mT` to "
+            "transpose batches of matrices or `x.permute(*torch.arange(x.ndim - 1, -1, -1))` to "
+            "reverse the dimensions of a tensor.",
+            UserWarning,
+            stacklevel=2,
+        )
     return view.permute(self, tuple(range(self.ndim))[::-1])
+
+
+def _warn_of_identity(name: str) -> None:
+    warnings.warn(
+        f"Tensor.{name} is deprecated on 0-D tensors. This function is the identity in these "
+        "cases.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _matrices_transposed(self: Tensor) -> Tensor:
+    """``x.mT``: the last two dimensions exchanged."""
+    if self.ndim == 0:
+        _warn_of_identity("mT")
+        return self
+    if self.ndim == 1:
+        raise RuntimeError(
+            "tensor.mT is only supported on matrices or batches of matrices. Got 1-D tensor."
+        )
+    return view.transpose(self, -2, -1)
+
+
+def _adjoint(self: Tensor) -> Tensor:
+    """``x.H``: the transposed matrix, which for real numbers is the adjoint."""
+    if self.ndim == 0:
+        _warn_of_identity("H")
+    elif self.ndim != 2:
+        raise RuntimeError(
+            f"tensor.H is only supported on matrices (2-D tensors). Got {self.ndim}-D tensor."
+            + (" For batches of matrices, consider using tensor.mH" if self.ndim > 2 else "")
+        )
+    return view.t(self)
+
+
+def _imaginary(self: Tensor) -> Tensor:
+    """``x.imag``: PyTorch's error, as there are no complex operators."""
+    raise RuntimeError("imag is not implemented for tensors with non-complex dtypes.")
+
+
+_reshaped = view_method(view.view)
+
+
+def _view(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The same elements in another shape, or the same bytes as another type."""
+    if len(args) == 1 and isinstance(args[0], types.dtype):
+        return view.view_dtype(self, args[0])
+    if "dtype" in kwargs:
+        return view.view_dtype(self, kwargs["dtype"])
+    return _reshaped(self, *args, **kwargs)
 
 
 def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
@@ -424,6 +493,7 @@ def attach_protocols() -> None:
         "set_": set_,
         "is_contiguous": is_contiguous,
         "expand_as": lambda self, other: view.expand(self, other.shape),
+        "view": _view,
         "view_as": lambda self, other: view.view(self, other.shape),
         "reshape_as": lambda self, other: view.reshape(self, other.shape),
         "__deepcopy__": deepcopy,
@@ -441,8 +511,10 @@ def attach_protocols() -> None:
         setattr(Tensor, name, function)
     Tensor.data = property(_data, _set_data)  # type: ignore[attr-defined]
     Tensor.T = property(_reversed)  # type: ignore[attr-defined]
-    Tensor.mT = property(lambda self: view.transpose(self, -2, -1))  # type: ignore[attr-defined]
-    Tensor.H = property(lambda self: view.transpose(self, 0, 1))  # type: ignore[attr-defined]
+    Tensor.mT = property(_matrices_transposed)  # type: ignore[attr-defined]
+    Tensor.real = property(lambda self: self)  # type: ignore[attr-defined]
+    Tensor.imag = property(_imaginary)  # type: ignore[attr-defined]
+    Tensor.H = property(_adjoint)  # type: ignore[attr-defined]
     Tensor.layout = strided  # type: ignore[attr-defined]
 
 

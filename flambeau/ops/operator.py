@@ -26,6 +26,7 @@ from typing import Any
 
 from flambeau.graph import above
 from flambeau.ops.schema import REQUIRED, Schema
+from flambeau.tensor import Tensor
 
 OPERATORS: dict[str, Operator] = {}
 
@@ -63,12 +64,18 @@ class Operator:
         # The node's name where the overload with ``dim`` has one of its own.
         self.dim_node_name: str | None = None
         self.tensor_positions = tuple(k for k, p in enumerate(schema.parameters) if p.is_tensor)
+        # The path of calls with this many positional arguments and no others; see bindings.py.
+        self.short: Callable[..., Any] | None = None
+        self.short_arity = -1
         self.tensors_only = all(p.is_tensor for p in schema.parameters)
         key = schema.text.split("(")[0]
         assert key not in OPERATORS, f"{key} is declared twice"
         OPERATORS[key] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == self.short_arity and not kwargs and isinstance(args[0], Tensor):
+            assert self.short is not None
+            return self.short(*args)
         if kwargs:
             out = kwargs.pop("out", None)
             return self.record(self.schema.bind(args, kwargs), out)
