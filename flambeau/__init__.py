@@ -12,6 +12,7 @@ from flambeau import (
     bindings,
     cuda,
     functional,
+    linalg,
     nn,
     optim,
     random,
@@ -278,6 +279,17 @@ from flambeau.ops.joining import (
     unbind,
     unflatten,
     vstack,
+)
+from flambeau.ops.linear_algebra import (
+    addbmm,
+    addr,
+    cdist,
+    cosine_similarity,
+    inner,
+    kron,
+    matrix_power,
+    pairwise_distance,
+    vdot,
 )
 from flambeau.ops.loss import (
     binary_cross_entropy_with_logits,

@@ -30,6 +30,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     extreme,
     indexing,
     joining,
+    linear_algebra,
     loss,
     matmul,
     norm,

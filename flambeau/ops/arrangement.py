@@ -27,7 +27,6 @@ from flambeau.ops.view import (
     slice_,
     transpose,
     unsqueeze,
-    view_as_is,
 )
 from flambeau.tensor import Tensor, wrap_dim
 

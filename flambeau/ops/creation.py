@@ -18,8 +18,8 @@ from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, is_dense
 from flambeau.engine.call import IOTA_SLOT, Call, Pointwise, View
 from flambeau.engine.storage import Storage
-from flambeau.ops import call as path
 from flambeau.graph import Node
+from flambeau.ops import call as path
 from flambeau.ops.declare import copy_, copy_into, default_dtype, resize_out
 from flambeau.ops.schema import REQUIRED, as_int
 from flambeau.tensor import Tensor

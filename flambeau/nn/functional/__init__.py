@@ -60,6 +60,17 @@ from flambeau.nn.functional.loss import (
     nll_loss,
     smooth_l1_loss,
 )
+from flambeau.nn.functional.margin_loss import (
+    cosine_embedding_loss,
+    gaussian_nll_loss,
+    hinge_embedding_loss,
+    margin_ranking_loss,
+    multilabel_soft_margin_loss,
+    poisson_nll_loss,
+    soft_margin_loss,
+    triplet_margin_loss,
+    triplet_margin_with_distance_loss,
+)
 from flambeau.nn.functional.padding import pad
 from flambeau.nn.functional.pooling import (
     adaptive_avg_pool2d,
@@ -76,5 +87,6 @@ from flambeau.ops.activation import gelu, hardshrink, prelu, softplus, softshrin
 from flambeau.ops.activation import log_sigmoid as logsigmoid
 from flambeau.ops.convolution import conv1d, conv2d
 from flambeau.ops.joining import one_hot
+from flambeau.ops.linear_algebra import cosine_similarity, pairwise_distance
 from flambeau.ops.matmul import linear
 from flambeau.ops.pooling import adaptive_avg_pool1d, avg_pool1d, avg_pool2d
