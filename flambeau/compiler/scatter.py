@@ -1,9 +1,8 @@
 """Scatter kernels: values written or combined at computed offsets, in a fixed order.
 
 ``destination[offsets[r] + j] op= values[r * length + j]`` for rows ``r`` in order.  Tasks are
-ranges of
-``j``, so no two threads meet at one element and every element combines its values in row order: the
-result is the same for any number of threads, without atomics.
+ranges of ``j``, so no two threads meet at one element and every element combines its values in row
+order: the result is the same for any number of threads, without atomics.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ class dtype:
     """The type of a tensor's elements.  Instances are singletons, compared by identity.
 
     Attributes: ``name`` (``"float32"``), ``itemsize`` in bytes, ``category`` (``bool``,
-    ``integer``,
-    ``floating`` or ``complex``), ``llvm`` (how memory holds it) and ``numpy`` (bfloat16, which
-    numpy lacks, is seen there as ``uint16`` bits).  ``is_differentiable``: floating or complex.
+    ``integer``, ``floating`` or ``complex``), ``llvm`` (how memory holds it) and ``numpy``
+    (bfloat16, which numpy lacks, is seen there as ``uint16`` bits).  ``is_differentiable``:
+    floating or complex.
     """
 
     __slots__ = (

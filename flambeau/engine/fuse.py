@@ -1,9 +1,8 @@
 """Fusion: a list of calls becomes a shorter list of groups, each of which runs as one kernel.
 
 Every call names what it reads and writes, so the only rule is the one every instruction queue
-knows:
-a call may move up to the latest group that it has a hazard with, and may join that very group if
-the hazard is *aligned*: both touch the same elements of the storage in the same iteration.
+knows: a call may move up to the latest group that it has a hazard with, and may join that very
+group if the hazard is *aligned*: both touch the same elements of the storage in the same iteration.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Plans: everything between two flushes as one native call.
 
-A plan belongs to a path of recorded calls and a set of storages that are alive at its end.
-Building
+A plan belongs to a path of recorded calls and a set of storages that are alive at its end. Building
 one fuses, lowers, compiles and lays out memory; running it packs a table of addresses and numbers
 and calls the native executor, which writes them into the argument blocks and walks the steps.
 """

@@ -2,9 +2,8 @@
 
 The cursor stands on the last recorded call.  Recording compares the new call's key with the child
 that followed last time; on a match nothing is inferred, hashed or built.  A key names everything
-that
-the call's meaning depends on: operator, the next free slot, slots and layouts of operands, static
-arguments.  Python numbers are not in it; they are collected in ``scalars`` for the plan.
+that the call's meaning depends on: operator, the next free slot, slots and layouts of operands,
+static arguments.  Python numbers are not in it; they are collected in ``scalars`` for the plan.
 
 An exception or an interrupt between two statements of a recording function leaves at most a bound
 slot that no call mentions: results get their slots, then the cursor moves.

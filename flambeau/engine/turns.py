@@ -10,9 +10,8 @@ Dekker's algorithm:
 * the flusher sets ``flushing``, then waits until ``busy`` is not RECORDING.
 
 An owner that must wait for somebody else's tape in the middle of a call (`Tape.bind`) is WAITING:
-its
-recorded calls may be run, but the slots that it has looked up must stay.  The interpreter runs one
-thread at a time, in program order, which is all that the scheme needs.
+its recorded calls may be run, but the slots that it has looked up must stay.  The interpreter runs
+one thread at a time, in program order, which is all that the scheme needs.
 """
 
 from __future__ import annotations
