@@ -60,6 +60,7 @@ from flambeau.core.memory_format import (
     strided,
 )
 from flambeau.engine.flush import synchronize
+from flambeau.engine.inspect import explain
 from flambeau.engine.generator import Generator, default_generator
 from flambeau.graph import (
     enable_grad,
@@ -261,10 +262,12 @@ from flambeau.ops.joining import (
     column_stack,
     diag,
     diag_embed,
+    dsplit,
     dstack,
     flip,
     fliplr,
     flipud,
+    hsplit,
     hstack,
     movedim,
     repeat_interleave,
@@ -278,6 +281,7 @@ from flambeau.ops.joining import (
     triu,
     unbind,
     unflatten,
+    vsplit,
     vstack,
 )
 from flambeau.ops.linear_algebra import (

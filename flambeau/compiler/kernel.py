@@ -81,8 +81,13 @@ class Kernel:
             lines.append(f"  @{k}: {operand.dtype.name} {operand.kind} {stride}")
         for k, i in enumerate(self.instructions):
             arguments = ", ".join(f"%{a}" for a in i.arguments)
-            attribute = "" if i.attribute is None else f" [{i.attribute}]"
-            lines.append(f"  %{k} = {i.operation}{attribute} {arguments} : {i.dtype.name}")
+            if i.operation == "store":
+                lines.append(f"  @{i.attribute} = {arguments}")
+                continue
+            mark = "@" if i.operation in ("load", "gather") else ""
+            attribute = "" if i.attribute is None else f" {mark}{i.attribute}"
+            text = f"{i.operation}{attribute}{' ' if arguments else ''}{arguments}"
+            lines.append(f"  %{k} = {text} : {i.dtype.name}")
         return "\n".join(lines)
 
 

@@ -118,11 +118,8 @@ def lower(
     else:
         nests = trace.reduction()
     native = tuple(_native(nest, target) for nest in nests)
-    views = [v for nest in nests for v in nest.views]
     writes = {v.slot for v in group.writes if v.slot in stored}
-    reads = {v.slot for v in views if isinstance(v, View) and v.slot >= 0} - (
-        writes - {v.slot for v in group.reads}
-    )
+    reads = {slot for nest in nests for slot in nest.slots_read()}
     kernels = tuple(nest.kernel for nest in nests)
     return Step(name, native, frozenset(reads), frozenset(writes), trace.workspace, b"", kernels)
 
@@ -180,6 +177,15 @@ class _Nest:
     strides: tuple[tuple[int, ...], ...]
     numbers: tuple[int, ...]
     total_extent: int | None = None
+
+    def slots_read(self) -> set[int]:
+        """Storages that the kernel loads from (what it wrote itself stays in registers)."""
+        loaded = {i.attribute for i in self.kernel.instructions if i.operation in _LOADS}
+        views = [v for k, v in enumerate(self.views) if k in loaded]
+        return {v.slot for v in views if isinstance(v, View) and v.slot >= 0}
+
+
+_LOADS = frozenset({"load", "gather"})
 
 
 class _Trace:

@@ -123,11 +123,17 @@ class Plan:
 
     def __repr__(self) -> str:
         lines = [f"{k:3}  {step!r}" for k, step in enumerate(self.steps)]
-        lines.append(
-            f"arena {self.arena_bytes} bytes for {len(self.arena_offsets)} results, "
-            f"{len(self.steps)} steps, {len(self.external)} storages"
-        )
+        counts = [
+            _counted(len(self.steps), "step"),
+            _counted(len(self.external), "storage"),
+            f"arena of {self.arena_bytes} bytes for {_counted(len(self.arena_offsets), 'result')}",
+        ]
+        lines.append(", ".join(counts))
         return "\n".join(lines)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class CallByCall:

@@ -37,8 +37,17 @@ class Tape:
     """
 
     __slots__ = (
-        "__weakref__", "busy", "calls_known", "cursor", "flushing", "owner", "remaining", "root",
-        "scalars", "slots",
+        "__weakref__",
+        "busy",
+        "calls_known",
+        "cursor",
+        "flushing",
+        "last_plan",
+        "owner",
+        "remaining",
+        "root",
+        "scalars",
+        "slots",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -48,6 +57,7 @@ class Tape:
         self.slots: list[Storage] = []
         self.scalars: list[int | float] = []
         self.remaining = config.window
+        self.last_plan: Plan | CallByCall | None = None
         self.busy = IDLE
         self.flushing = 0
         self.owner = get_ident()
@@ -195,6 +205,7 @@ class Tape:
         plan = cursor.plans.get(live)
         if plan is None:
             plan = self._build_plan(live)
+        self.last_plan = plan
         for watch in watchers:
             watch(self, plan)
         try:

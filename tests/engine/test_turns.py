@@ -27,7 +27,7 @@ def run_all(*functions, seconds: float = 60.0) -> None:
     def guarded(function):
         try:
             function()
-        except BaseException as error:  # noqa: BLE001 - handed to the test
+        except BaseException as error:
             errors.append(error)
 
     workers = [threading.Thread(target=guarded, args=(f,), daemon=True) for f in functions]
