@@ -6,8 +6,15 @@ from flambeau.compiler import kernel as k
 from flambeau.compiler import math
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
+from flambeau.interchange import shared_array
 from flambeau.ops.creation import filled, like_layout
-from flambeau.ops.declare import PROMOTIONS, PointwiseOperator, composite, pointwise
+from flambeau.ops.declare import (
+    PROMOTIONS,
+    PointwiseOperator,
+    common_dtype,
+    composite,
+    pointwise,
+)
 from flambeau.ops.sample_tables import binary_samples, unary_samples
 from flambeau.tensor import Tensor
 
@@ -182,8 +189,41 @@ mul.samples(binary_samples())
 # -- quotients -----------------------------------------------------------------------------------
 
 
+def common_of(*operands):
+    """The type that operands, tensors or numbers, are promoted to."""
+    return common_dtype([o._layout if isinstance(o, Tensor) else type(o) for o in operands])
+
+
+def refuse_zero_divisor(dividend, divisor):
+    """PyTorch's error for whole numbers divided by zero; looks at the divisor's values."""
+    if common_of(dividend, divisor).category != "integer":
+        return
+    if isinstance(divisor, Tensor):
+        has_zero = divisor.numel() and not shared_array(divisor).all()
+    else:
+        has_zero = divisor == 0
+    if has_zero:
+        raise RuntimeError("ZeroDivisionError")
+
+
+class _WholeDivision(PointwiseOperator):
+    """Division that stays among whole numbers where its operands are."""
+
+    short_path = False
+
+    def split(self, values):
+        refuse_zero_divisor(*values)
+        return super().split(values)
+
+
 class _Division(PointwiseOperator):
     """Without a rounding mode integers divide as floats."""
+
+    def split(self, values):
+        dividend, divisor, mode = values
+        if mode is not None:
+            refuse_zero_divisor(dividend, divisor)
+        return super().split(values)
 
     def _types(self, layouts, static):
         mode = static[0]
@@ -272,6 +312,7 @@ reciprocal.samples(unary_samples(0.5, 3))
 
 @pointwise(
     "remainder(Operand self, Operand other) -> Tensor",
+    _WholeDivision,
     check=unless_bool("remainder_cpu"),
     variants=ALL_FORMS,
     dunder="mod",
@@ -300,7 +341,10 @@ def rmod(self, other):
 
 
 @pointwise(
-    "fmod(Tensor self, Operand other) -> Tensor", check=unless_bool("fmod_cpu"), variants=ALL_FORMS
+    "fmod(Tensor self, Operand other) -> Tensor",
+    _WholeDivision,
+    check=unless_bool("fmod_cpu"),
+    variants=ALL_FORMS,
 )
 def fmod(self, other):
     """Returns C's remainder: the result has the sign of ``self``."""
@@ -320,7 +364,10 @@ fmod.samples(binary_samples(low=0.5, high=3, numbers=(2, -0.7)))
 
 
 @pointwise(
-    "floor_divide(Operand self, Operand other) -> Tensor", variants=ALL_FORMS, dunder="floordiv"
+    "floor_divide(Operand self, Operand other) -> Tensor",
+    _WholeDivision,
+    variants=ALL_FORMS,
+    dunder="floordiv",
 )
 def floor_divide(self, other):
     """Returns ``self / other`` rounded down."""
