@@ -99,6 +99,7 @@ from flambeau.ops.arrangement import (
     trace,
 )
 from flambeau.ops.arrangement import nonzero_of as nonzero
+from flambeau.ops.channels import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from flambeau.ops.clamp import clamp, clamp_max, clamp_min
 from flambeau.ops.closeness import allclose, equal, isclose, isin
 from flambeau.ops.combination import (
@@ -429,6 +430,28 @@ from flambeau.ops.view import (
     t,
     transpose,
     unsqueeze,
+)
+from flambeau.ops.view_copies import (
+    alias_copy,
+    as_strided_copy,
+    diagflat,
+    diagonal_copy,
+    diagonal_scatter,
+    expand_copy,
+    narrow_copy,
+    permute_copy,
+    select_copy,
+    select_scatter,
+    slice_copy,
+    slice_scatter,
+    split_copy,
+    squeeze_copy,
+    t_copy,
+    transpose_copy,
+    unbind_copy,
+    unfold_copy,
+    unsqueeze_copy,
+    view_copy,
 )
 from flambeau.printing import set_printoptions
 from flambeau.random import get_rng_state, initial_seed, manual_seed, seed, set_rng_state

@@ -16,6 +16,8 @@ from flambeau.engine.storage import Storage
 from flambeau.ops import (  # noqa: F401 - importing declares the operators
     activation,
     arrangement,
+    attention,
+    channels,
     clamp,
     classification_loss,
     closeness,
@@ -48,6 +50,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     special,
     trigonometry,
     view,
+    view_copies,
 )
 from flambeau.ops.call import record_binary, record_binary_number, record_unary
 from flambeau.ops.declare import PointwiseOperator, ViewOperator, copy_

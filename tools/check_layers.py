@@ -55,7 +55,6 @@ LAYERS = {
     "flambeau.serialization": 7,
     "flambeau.settings": 7,
     "flambeau.special": 7,
-    "flambeau.linalg": 7,
     "flambeau.functional": 7,
     "flambeau.tensor_types": 7,
     "flambeau.testing": 7,

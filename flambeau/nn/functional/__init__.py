@@ -85,6 +85,8 @@ from flambeau.nn.functional.pooling import (
 )
 from flambeau.ops.activation import gelu, hardshrink, prelu, softplus, softshrink
 from flambeau.ops.activation import log_sigmoid as logsigmoid
+from flambeau.ops.attention import scaled_dot_product_attention
+from flambeau.ops.channels import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from flambeau.ops.convolution import conv1d, conv2d
 from flambeau.ops.joining import one_hot
 from flambeau.ops.linear_algebra import cosine_similarity, pairwise_distance
