@@ -270,7 +270,7 @@ class _Mode:
                     with self.clone():
                         generator.close()
                     raise
-                except BaseException as error:  # noqa: BLE001 - handed into the generator
+                except BaseException as error:  # handed into the generator
                     resume = functools.partial(generator.throw, error)
                 else:
                     resume = functools.partial(generator.send, sent)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
-# The step whose kernel is short enough to be read.
-KERNEL = "relu+le"
+# The step of the plan whose kernel is shown: the activation with its mask.
+STEP = 1
 
 
 def program(page: str) -> str:
@@ -26,10 +26,9 @@ def program(page: str) -> str:
     return found[1]
 
 
-def printed(source: str, topic: str) -> str:
-    """What the first step prints on standard error under a debug topic, without what led to it."""
-    switch = f'flambeau.config.debug = frozenset({{"{topic}"}})'
-    lines = ["import flambeau", source, "flambeau.synchronize()", switch, "step().item()"]
+def printed(source: str, part: str) -> str:
+    """A part of what ``flambeau.explain`` says of the first step."""
+    lines = [source, "torch.synchronize()", f"print(torch.explain(step).{part})"]
     result = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
         cwd=ROOT,
@@ -37,17 +36,14 @@ def printed(source: str, topic: str) -> str:
         text=True,
         check=True,
     )
-    return result.stderr.strip("\n")
+    return result.stdout.strip("\n")
 
 
 def one_kernel(text: str) -> str:
-    """The lines about the kernel of `KERNEL`."""
-    lines = text.split("\n")
-    start = next(k for k, line in enumerate(lines) if line.startswith(f"{KERNEL}:"))
-    stop = start + 1
-    while stop < len(lines) and lines[stop].startswith("  "):
-        stop += 1
-    return "\n".join(lines[start:stop])
+    """The lines about the kernel of step `STEP`."""
+    found = re.search(rf"^step {STEP}: .*?(?=^step |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found is not None, f"step {STEP} has no kernel"
+    return found[0].rstrip("\n")
 
 
 def filled(page: str, name: str, text: str) -> str:
@@ -63,7 +59,7 @@ def main() -> int:
     source = program(page)
     page = filled(page, "tape", printed(source, "tape"))
     page = filled(page, "plan", printed(source, "plan"))
-    page = filled(page, "kernel", one_kernel(printed(source, "kernel")))
+    page = filled(page, "kernel", one_kernel(printed(source, "kernels")))
     PAGE.write_text(page, encoding="utf-8")
     return 0
 

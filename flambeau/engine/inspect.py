@@ -4,8 +4,8 @@
 >>> a, b = flambeau.ones(1000), flambeau.ones(1000)
 >>> print(flambeau.explain(lambda: (a * b + 1.0).relu()).tape)
 tape
-   0  %0:float32[1000] = full(, int)
-   1  %1:float32[1000] = full(, int)
+   0  %0:float32[1000] = full(int)
+   1  %1:float32[1000] = full(int)
    2  %2:float32[1000] = mul(%0:float32[1000], %1:float32[1000])
    3  %3:float32[1000] = add(%2:float32[1000], float)
    4  %4:float32[1000] = relu(%3:float32[1000])

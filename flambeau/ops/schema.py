@@ -100,9 +100,7 @@ class Schema:
         k = 0
         for plain in self.classes[:count]:
             value = values[k]
-            if value.__class__ is not plain and not (
-                plain is Tensor and isinstance(value, Tensor)
-            ):
+            if value.__class__ is not plain and not (plain is Tensor and isinstance(value, Tensor)):
                 values[k] = self._check(self.positional[k], value, args)
             k += 1
         if kwargs:
@@ -121,7 +119,9 @@ class Schema:
                 )
         return values
 
-    def _spread(self, args: Sequence[Any], positional: Sequence[Parameter], method: bool) -> list[Any]:
+    def _spread(
+        self, args: Sequence[Any], positional: Sequence[Parameter], method: bool
+    ) -> list[Any]:
         """``x.permute(2, 0, 1)``: trailing ints stand for one ``int[]``."""
         for k, p in enumerate(positional):
             if p.kind == "int[]" and k < len(args) and not isinstance(args[k], (tuple, list)):
