@@ -48,6 +48,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     selection,
     sorting,
     special,
+    transposed_convolution,
     trigonometry,
     view,
     view_copies,

@@ -268,6 +268,10 @@ def diff(self: Tensor, n: int, dim: int, prepend: Tensor | None, append: Tensor 
     """Returns the ``n``-th differences of neighbours along a dimension."""
     if self.ndim == 0:
         raise RuntimeError("diff expects input to be at least one-dimensional")
+    if n < 0:
+        raise RuntimeError(f"order must be non-negative but got {n}")
+    if n == 0:
+        return clone(self)
     dim = wrap_dim(dim, self.ndim)
     parts = [t for t in (prepend, self, append) if t is not None]
     joined = cat(parts, dim) if len(parts) > 1 else self
@@ -277,7 +281,7 @@ def diff(self: Tensor, n: int, dim: int, prepend: Tensor | None, append: Tensor 
         joined = minus(
             slice_(joined, dim, 1, length, 1), slice_(joined, dim, 0, max(length - 1, 0), 1)
         )
-    return joined if n else clone(joined)
+    return joined
 
 
 @composite("take_along_dim(Tensor self, Tensor indices, int? dim=None) -> Tensor")

@@ -92,3 +92,4 @@ from flambeau.ops.joining import one_hot
 from flambeau.ops.linear_algebra import cosine_similarity, pairwise_distance
 from flambeau.ops.matmul import linear
 from flambeau.ops.pooling import adaptive_avg_pool1d, avg_pool1d, avg_pool2d
+from flambeau.ops.transposed_convolution import conv_transpose1d, conv_transpose2d
