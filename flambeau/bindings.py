@@ -7,12 +7,15 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy
+
 from flambeau import interchange, printing, storage, tensor_creation
 from flambeau.autograd import engine as autograd
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
 from flambeau.core.memory_format import contiguous_format, strided
 from flambeau.engine.storage import Storage
+from flambeau.graph import grad_mode
 from flambeau.ops import (  # noqa: F401 - importing declares the operators
     activation,
     arrangement,
@@ -27,7 +30,9 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     convolution,
     creation,
     declare,
+    destination,
     distinct,
+    embedding,
     exponential,
     extreme,
     indexing,
@@ -53,13 +58,19 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     view,
     view_copies,
 )
-from flambeau.ops.call import record_binary, record_binary_number, record_unary
+from flambeau.ops.call import (
+    record_binary,
+    record_binary_number,
+    record_inplace,
+    record_unary,
+)
 from flambeau.ops.declare import PointwiseOperator, ViewOperator, copy_
 from flambeau.ops.operator import OPERATORS, Operator
 from flambeau.ops.schema import REQUIRED
 from flambeau.tensor import UNTRACKED, Tensor
 
 _INT64_LIMIT = 1 << 63
+_FOREIGN = (str, list, tuple, dict, type(None))
 
 
 def _name(function: Callable[..., Any], name: str, doc: str | None) -> Callable[..., Any]:
@@ -103,9 +114,7 @@ def binary_dunder(op: Operator, swap: bool = False) -> Callable[..., Any]:
         try:
             return op.call_method((self, other), {})
         except TypeError:
-            if isinstance(other, (str, list, tuple, dict, type(None))) or not hasattr(
-                other, "__float__"
-            ):
+            if isinstance(other, (*_FOREIGN, numpy.ndarray)) or not hasattr(other, "__float__"):
                 return NotImplemented
             raise
 
@@ -149,11 +158,34 @@ def inplace_method(op: Operator) -> Callable[..., Any]:
     return method
 
 
+def short_inplace_method(op: Operator) -> Callable[..., Any]:
+    """`inplace_method` for two operands; outside of graphs it is recorded without a detour."""
+
+    def method(self: Tensor, other: Any, *args: Any, **kwargs: Any) -> Any:
+        if not args and not kwargs:
+            if isinstance(other, Tensor):
+                if not grad_mode.enabled or not (self.requires_grad or other.requires_grad):
+                    return record_inplace(op, self, other)
+            else:
+                kind = other.__class__
+                number = kind is float or (
+                    kind is int and -_INT64_LIMIT <= other < _INT64_LIMIT
+                )
+                if number and not (grad_mode.enabled and self.requires_grad):
+                    return record_inplace(op, self, other)
+        return op.call_inplace((self, other, *args), kwargs)
+
+    return method
+
+
 def general_dunder(op: Operator) -> Callable[..., Any]:
     """A Python operator of any kind; what it cannot take is left to the other operand."""
+    only_tensors = all(p.kind == "Tensor" for p in op.schema.parameters)
 
     def dunder(self: Tensor, other: Any) -> Any:
-        if isinstance(other, (str, list, tuple, dict, type(None))):
+        if isinstance(other, (*_FOREIGN, numpy.ndarray)):
+            return NotImplemented
+        if only_tensors and not isinstance(other, Tensor):
             return NotImplemented
         return op.call_method((self, other), {})
 
@@ -188,6 +220,20 @@ def method_for(op: Operator) -> Callable[..., Any]:
     return general_method(op)
 
 
+def writes_shortly(op: Operator) -> bool:
+    """Whether `short_inplace_method` does for the operator."""
+    kind = type(op)
+    return (
+        getattr(op, "short_arity", 0) == 2
+        and kind.record is PointwiseOperator.record
+        and kind._record_inplace is PointwiseOperator._record_inplace
+    )
+
+
+def inplace_method_for(op: Operator) -> Callable[..., Any]:
+    return short_inplace_method(op) if writes_shortly(op) else inplace_method(op)
+
+
 def attach_operators() -> None:
     """Gives ``Tensor`` every method that the declarations ask for."""
     for op in tuple(OPERATORS.values()):
@@ -197,7 +243,7 @@ def attach_operators() -> None:
             setattr(Tensor, name, _name(method_for(op), name, op.__doc__))
             if "inplace" in op.variants:
                 doc = f"In-place version of :meth:`{name}`."
-                setattr(Tensor, f"{name}_", _name(inplace_method(op), f"{name}_", doc))
+                setattr(Tensor, f"{name}_", _name(inplace_method_for(op), f"{name}_", doc))
         for name in op.dunder:
             _attach_dunder(op, name)
 
@@ -219,7 +265,8 @@ def _attach_dunder(op: Operator, name: str) -> None:
         setattr(Tensor, reflected, _name(binary_dunder(op, swap=True), reflected, op.__doc__))
     if "inplace" in op.variants and name not in _COMPARING:
         augmented = f"__i{name}__"
-        setattr(Tensor, augmented, _name(inplace_dunder(op), augmented, op.__doc__))
+        function = short_inplace_method(op) if writes_shortly(op) else inplace_dunder(op)
+        setattr(Tensor, augmented, _name(function, augmented, op.__doc__))
 
 
 # -- what is not an operator ---------------------------------------------------------------------
@@ -235,6 +282,9 @@ def _construct(cls: type[Tensor], *args: Any, dtype: Any = None, device: Any = N
     elif (
         len(args) == 1 and not isinstance(args[0], (int, Tensor)) and not hasattr(args[0], "numel")
     ):
+        if isinstance(args[0], (float, complex)):
+            title = type(args[0]).__name__
+            raise TypeError(f"new(): data must be a sequence (got {title})")
         made = interchange.tensor_from_data(args[0], kind)
     else:
         sizes = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args
@@ -296,7 +346,44 @@ def _detach_(self: Tensor) -> Tensor:
 
 def _array(self: Tensor, dtype: Any = None, copy: Any = None) -> Any:
     array = interchange.to_numpy(self)
-    return array if dtype is None else array.astype(dtype, copy=False)
+    if dtype is not None and array.dtype != dtype:
+        return array.astype(dtype)
+    return array.copy() if copy else array
+
+
+def _wrapped(self: Tensor, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+    """What numpy's functions return for a tensor: a tensor again."""
+    return interchange.from_numpy(array)
+
+
+def _number(kind: type) -> Callable[[Tensor], Any]:
+    def convert(self: Tensor) -> Any:
+        if self.numel() != 1:
+            raise ValueError("only one element tensors can be converted to Python scalars")
+        if self.requires_grad:
+            warnings.warn(
+                "Converting a tensor with requires_grad=True to a scalar may lead to unexpected "
+                "behavior.\nConsider using tensor.detach() first.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return kind(interchange.item(self))
+
+    return convert
+
+
+def _inverted(self: Tensor) -> Tensor:
+    """``~x``: every bit inverted."""
+    if self.dtype.category not in ("integer", "bool"):
+        raise TypeError(
+            "~ (operator.invert) is only implemented on integer and Boolean-type tensors"
+        )
+    return comparison.bitwise_not(self)
+
+
+def _flipped(self: Tensor) -> Tensor:
+    """``reversed(x)``: the first dimension backwards."""
+    return joining.flip(self, (0,)) if self.ndim else self
 
 
 def _index(self: Tensor) -> int:
@@ -391,7 +478,7 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
     """Changes the shape in place; elements beyond the old storage are undefined."""
     if self.requires_grad:
         raise RuntimeError("cannot resize variables that require grad")
-    declare.resize(self, creation.sizes_of("resize_", sizes))
+    destination.resize(self, creation.sizes_of("resize_", sizes))
     return self
 
 
@@ -475,9 +562,12 @@ def attach_protocols() -> None:
         "__array__": _array,
         "__dlpack__": interchange.to_dlpack,
         "__dlpack_device__": lambda self: (1, 0),
-        "__float__": lambda self: float(interchange.item(self)),
-        "__int__": lambda self: int(interchange.item(self)),
-        "__complex__": lambda self: complex(interchange.item(self)),
+        "__array_wrap__": _wrapped,
+        "__float__": _number(float),
+        "__int__": _number(int),
+        "__complex__": _number(complex),
+        "__reversed__": _flipped,
+        "__invert__": _inverted,
         "__index__": _index,
         # numpy's numbers leave an operator with a tensor to the tensor.
         "__array_priority__": 1000,

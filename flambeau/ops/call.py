@@ -26,6 +26,8 @@ from flambeau.tensor import UNTRACKED, Tensor
 
 # Slot numbers of operands that are not tensors: absent, or a Python number passed at run time.
 ABSENT = -2
+# Tells the key of a call that writes into its first operand from one with a new result.
+IN_PLACE = "in place"
 
 _new_object = object.__new__
 
@@ -222,6 +224,46 @@ def _advance_number(tape: Tape, key: tuple[Any, ...]) -> Call:
     return tape.advance(key, lambda: op.build(general, first))
 
 
+def record_inplace(op: Any, a: Tensor, b: Tensor | int | float) -> Tensor:
+    """Writes the result into ``a``; neither operand takes part in a graph."""
+    tape = thread.tape
+    tape.busy = RECORDING
+    if tape.flushing:
+        tape.wait_turn()
+    storage = a._storage
+    slot = storage.slot if storage.tape is tape else tape.bind(storage)
+    if isinstance(b, Tensor):
+        storage = b._storage
+        slot_b = storage.slot if storage.tape is tape else tape.bind(storage)
+        key = (op, len(tape.slots), slot, a._layout, slot_b, b._layout, IN_PLACE)
+    else:
+        key = (op, len(tape.slots), slot, a._layout, ABSENT, b.__class__, IN_PLACE)
+    call = tape.cursor.next
+    if call is None or call.key != key:
+        call = _advance_inplace(tape, key, a, b)
+    tape.cursor = call
+    if call.scalars:
+        tape.scalars.append(b)
+    tape.busy = IDLE
+    if a._view_version != UNTRACKED:
+        a._storage.version += 1
+    tape.remaining -= 1
+    if tape.remaining <= 0:
+        tape.flush()
+    return a
+
+
+def _advance_inplace(tape: Tape, key: tuple[Any, ...], a: Tensor, b: Any) -> Call:
+    op, first, slot_a, layout_a, slot_b, layout_b, _ = key
+    general = (op, (slot_a, slot_b), (layout_a, layout_b), op.default_static, ((slot_a, layout_a),))
+
+    def build() -> Call:
+        op.check_destination(a, (a, b))
+        return op.build(general, first)
+
+    return tape.advance(key, build)
+
+
 # -- the graph ---------------------------------------------------------------------------------
 
 
@@ -325,6 +367,8 @@ def check_inplace(tensor: Tensor, inputs: Sequence[Any]) -> bool:
             raise RuntimeError(
                 "a leaf Variable that requires grad is being used in an in-place operation."
             )
+    elif tensor._view_version == -1:
+        _check_unrecorded_view(tensor)
     return needs_graph(inputs)
 
 
@@ -340,6 +384,18 @@ def _check_view(tensor: Tensor, base: Tensor) -> None:
             "being modified inplace. This view is the output of a function that returns multiple "
             "views. Such functions do not allow the output views to be modified inplace. You "
             "should replace the inplace operation by an out-of-place one."
+        )
+
+
+def _check_unrecorded_view(tensor: Tensor) -> None:
+    base = tensor._base
+    if base is not None and base.requires_grad:
+        raise RuntimeError(
+            "A view was created in no_grad mode and is being modified inplace with grad mode "
+            "enabled. Given that this use case is ambiguous and error-prone, it is forbidden. You "
+            "can clarify your code by moving both the view and the inplace either both inside the "
+            "no_grad block (if you don't want the inplace to be tracked) or both outside (if you "
+            "want the inplace to be tracked)."
         )
 
 

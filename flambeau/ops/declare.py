@@ -8,7 +8,6 @@ ordinary code over tensors.  README.md in this folder is the guide for writing o
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,15 +19,19 @@ from flambeau.core.layout import (
     Layout,
     broadcast_shapes,
     elementwise_strides,
-    is_dense,
-    may_overlap_itself,
-    reach,
 )
 from flambeau.core.scalar import default_dtype, result_type, scalar_dtype
 from flambeau.engine.call import Call, Library, Lowered, Pointwise, Reduction, View
 from flambeau.engine.tape import thread
 from flambeau.graph import grad_mode, no_grad
 from flambeau.ops import call as path
+from flambeau.ops.destination import (
+    check_no_overlap,
+    check_out,
+    check_overlap,
+    check_writable,
+    resize_out,
+)
 from flambeau.ops.operator import Operator
 from flambeau.ops.schema import Schema, parse
 from flambeau.tensor import UNTRACKED, Tensor, wrap_dim
@@ -124,7 +127,7 @@ def _check_number(name: str, value: Any) -> int | float:
     if isinstance(value, complex):
         raise NotImplementedError(f"\"{name}_cpu\" not implemented for 'ComplexFloat'")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise RuntimeError("value cannot be converted to type int64_t without overflow")
+        raise OverflowError("int too big to convert")
     return value
 
 
@@ -188,8 +191,7 @@ class PointwiseOperator(Operator):
         target: Tensor = values[0]
         inputs = [values[k] for k in self.tensor_positions]
         graph = path.check_inplace(target, inputs)
-        check_writable(target)
-        check_overlap(target, inputs)
+        self.check_destination(target, inputs)
         rule = self.derivative_rule
         wanted = [True if isinstance(t, Tensor) and t.requires_grad else None for t in inputs]
         saves_self = rule is not None and 0 in rule.saved_inputs and rule.keeps(0, wanted)
@@ -201,6 +203,11 @@ class PointwiseOperator(Operator):
             path.rebase(target, node)
         return target
 
+    def check_destination(self, target: Tensor, inputs: Sequence[Any]) -> None:
+        """PyTorch's errors for what cannot be written; layouts and storages alone decide."""
+        check_writable(target)
+        check_overlap(target, inputs)
+
     def _record_out(
         self,
         values: list[Any],
@@ -211,8 +218,8 @@ class PointwiseOperator(Operator):
     ) -> Tensor:
         check_out(self.name, [values[k] for k in self.tensor_positions], out)
         layouts = [o._layout if isinstance(o, Tensor) else o for o in operands]
-        resize_out(out, self.shape(layouts))
         check_writable(out)
+        resize_out(out, self.shape(layouts))
         check_overlap(out, operands)
         path.record(self, operands, static, numbers, (out,))
         return out
@@ -324,37 +331,6 @@ def _number_kind(kind: type) -> type:
     return float if kind is float else int
 
 
-# -- writing into existing tensors ----------------------------------------------------------------
-
-
-def check_writable(tensor: Tensor) -> None:
-    """PyTorch's error for in-place writes to expanded tensors."""
-    if may_overlap_itself(tensor._layout):
-        raise RuntimeError(
-            "unsupported operation: more than one element of the written-to tensor refers to a "
-            "single memory location. Please clone() the tensor before performing the operation."
-        )
-
-
-def check_no_overlap(out: Tensor, inputs: Sequence[Any]) -> None:
-    """PyTorch's error where ``out`` shares any memory with an input."""
-    check_writable(out)
-    for tensor in inputs:
-        if not isinstance(tensor, Tensor) or tensor._storage is not out._storage:
-            continue
-        first = max(tensor._layout.offset, out._layout.offset)
-        if first < min(_end(tensor._layout), _end(out._layout)):
-            raise RuntimeError(
-                "unsupported operation: some elements of the input tensor and the written-to "
-                "tensor refer to a single memory location. Please clone() the tensor before "
-                "performing the operation."
-            )
-
-
-def _end(layout: Layout) -> int:
-    return reach(layout.shape, layout.strides, layout.offset)
-
-
 def before_write(tensor: Tensor) -> Tensor:
     """A copy in the tensor's place in the graph: what backward wants once it was written."""
     with no_grad():
@@ -362,67 +338,6 @@ def before_write(tensor: Tensor) -> Tensor:
     before._requires_grad = tensor.requires_grad
     before._grad_fn, before._output_nr = tensor.grad_fn, tensor._output_nr
     return before
-
-
-def check_overlap(target: Tensor, operands: Sequence[Any]) -> None:
-    """PyTorch's error where an operand shares a part of the written memory."""
-    storage, layout = target._storage, target._layout
-    for operand in operands:
-        if (
-            isinstance(operand, Tensor)
-            and operand._storage is storage
-            and operand._layout is not layout
-            and _overlap_in_part(layout, operand._layout)
-        ):
-            raise RuntimeError(
-                "unsupported operation: some elements of the input tensor and the written-to "
-                "tensor refer to a single memory location. Please clone() the tensor before "
-                "performing the operation."
-            )
-
-
-def _overlap_in_part(a: Layout, b: Layout) -> bool:
-    """Whether two dense layouts share elements without being the same view."""
-    if not (a.numel and b.numel and is_dense(a) and is_dense(b)):
-        return False
-    if a.offset == b.offset and a.numel == b.numel:
-        return a.strides != b.strides
-    return a.offset < b.offset + b.numel and b.offset < a.offset + a.numel
-
-
-def check_out(name: str, inputs: Sequence[Any], out: Any) -> None:
-    if not isinstance(out, Tensor):
-        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
-    if path.needs_graph([*inputs, out]):
-        raise RuntimeError(
-            f"{name}(): functions with out=... arguments don't support automatic differentiation, "
-            "but one of the arguments requires grad."
-        )
-
-
-def resize_out(out: Tensor, shape: Sequence[int]) -> None:
-    """Gives ``out`` the result's shape; PyTorch's warning where it held something else."""
-    if out.shape == tuple(shape):
-        return
-    if out.numel():
-        warnings.warn(
-            f"An output with one or more elements was resized since it had shape "
-            f"{list(out.shape)}, which does not match the required output shape {list(shape)}. "
-            "This behavior is deprecated, and in a future PyTorch release outputs will not be "
-            "resized unless they have zero elements. You can explicitly reuse an out tensor t by "
-            "resizing it, inplace, to zero elements with t.resize_(0).",
-            UserWarning,
-            stacklevel=4,
-        )
-    resize(out, shape)
-
-
-def resize(tensor: Tensor, shape: Sequence[int]) -> None:
-    """Sets a contiguous shape on the storage, growing it where needed."""
-    layout = Layout.of(shape, tensor.dtype, tensor.device, None, tensor._layout.offset)
-    if layout.nbytes > tensor._storage.nbytes:
-        tensor._storage.resize(layout.nbytes)
-    tensor._layout = layout
 
 
 class _FreshOperator(Operator):
@@ -767,9 +682,11 @@ def reduction(schema: str, **options: Any) -> Callable[[Body], ReductionOperator
     return lambda body: ReductionOperator(parse(schema), body, **options)
 
 
-def view(schema: str, **options: Any) -> Callable[[Callable[..., Layout]], ViewOperator]:
+def view(
+    schema: str, kind: type[ViewOperator] = ViewOperator, **options: Any
+) -> Callable[[Callable[..., Layout]], ViewOperator]:
     """Declares a view operator over its rule from layout to layout."""
-    return lambda body: ViewOperator(parse(schema), body, **options)
+    return lambda body: kind(parse(schema), body, **options)
 
 
 def kernel_operator(schema: str, **options: Any) -> Callable[[Body], KernelOperator]:
