@@ -24,6 +24,8 @@ class _ToCopy(PointwiseOperator):
     """A copy in another type."""
 
     def _types(self, layouts: Sequence[Any], static: Sequence[Any]) -> tuple[dtype, dtype]:
+        if static[0].is_complex:
+            raise NotImplementedError(f"\"copy_\" not implemented for '{static[0].title}'")
         return layouts[0].dtype, static[0]
 
 
