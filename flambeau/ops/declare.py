@@ -411,6 +411,8 @@ class _FreshOperator(Operator):
     def graph_inputs(self, values: list[Any]) -> list[Any]:
         if self.tensors_only:
             return values
+        if not self.takes_lists:
+            return [values[k] for k in self.tensor_positions]
         inputs: list[Any] = []
         for p, value in zip(self.schema.parameters, values, strict=True):
             if p.is_tensor:
@@ -441,16 +443,24 @@ class ReductionOperator(_FreshOperator):
         self.names = [p.name for p in schema.parameters]
 
     def compute(self, values: list[Any]) -> Any:
-        arguments = dict(zip(self.names, values, strict=True))
-        tensor: Tensor = arguments.pop("self")
-        dim = arguments.pop("dim", None)
-        dims = reduced_dims(dim, tensor.ndim)
-        if not (self.empty_ok or tensor._layout.numel):
-            self._check_not_empty(tensor._layout, dim, dims)
-        keepdim = arguments.pop("keepdim", False)
-        static = (dims, keepdim, *arguments.values())
+        tensor: Tensor = values[0]
+        known = tensor._layout.views
+        key = (self, *values[1:])
+        static: Any = known.get(key)
+        if static is None:
+            static = known[key] = self._static_arguments(tensor._layout, values)
         results = path.record(self, (tensor,), static)
         return self.with_graph(values, results)
+
+    def _static_arguments(self, layout: Layout, values: list[Any]) -> tuple[Any, ...]:
+        """Dimensions, whether they are kept, and the other arguments; checked."""
+        arguments = dict(zip(self.names[1:], values[1:], strict=True))
+        dim = arguments.pop("dim", None)
+        dims = reduced_dims(dim, layout.ndim)
+        if not (self.empty_ok or layout.numel):
+            self._check_not_empty(layout, dim, dims)
+        keepdim = arguments.pop("keepdim", False)
+        return (dims, keepdim, *arguments.values())
 
     def build(self, key: tuple[Any, ...], first_slot: int) -> Call:
         _, slots, (layout,), (dims, keepdim, *others), _ = key

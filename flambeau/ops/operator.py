@@ -68,6 +68,7 @@ class Operator:
         self.short: Callable[..., Any] | None = None
         self.short_arity = -1
         self.tensors_only = all(p.is_tensor for p in schema.parameters)
+        self.takes_lists = any(p.kind == "Tensor[]" for p in schema.parameters)
         key = schema.text.split("(")[0]
         assert key not in OPERATORS, f"{key} is declared twice"
         OPERATORS[key] = self
