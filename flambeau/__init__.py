@@ -397,6 +397,7 @@ from flambeau.ops.reduction import (
 )
 from flambeau.ops.rounding import ceil, floor, frac, round, trunc
 from flambeau.ops.scan import cummax, cummin, cumprod, cumsum
+from flambeau.ops.scatter_reduce import scatter_reduce
 from flambeau.ops.sorting import argsort, kthvalue, median, mode, msort, nanmedian, sort, topk
 from flambeau.ops.special import digamma, erf, erfc, erfinv, i0, lgamma, mvlgamma, polygamma, sinc
 from flambeau.ops.transposed_convolution import conv_transpose1d, conv_transpose2d

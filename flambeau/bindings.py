@@ -50,6 +50,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     reduction,
     rounding,
     scan,
+    scatter_reduce,
     selection,
     sorting,
     special,
@@ -168,9 +169,7 @@ def short_inplace_method(op: Operator) -> Callable[..., Any]:
                     return record_inplace(op, self, other)
             else:
                 kind = other.__class__
-                number = kind is float or (
-                    kind is int and -_INT64_LIMIT <= other < _INT64_LIMIT
-                )
+                number = kind is float or (kind is int and -_INT64_LIMIT <= other < _INT64_LIMIT)
                 if number and not (grad_mode.enabled and self.requires_grad):
                     return record_inplace(op, self, other)
         return op.call_inplace((self, other, *args), kwargs)

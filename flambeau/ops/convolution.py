@@ -206,6 +206,8 @@ def _convolve(dims, input, weight, bias, stride, padding, dilation, groups):
     batched = input.ndim == weight.ndim
     if input.ndim == weight.ndim - 1:
         input = unsqueeze(input, 0)
+    if weight.ndim != dims + 2:
+        check_convolution(dims, input, weight, bias, stride, (), dilation, groups)
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
             raise RuntimeError(f"Invalid padding string: '{padding}'")

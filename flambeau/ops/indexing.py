@@ -422,7 +422,7 @@ def gather_backward(grad, self_layout, dim, index):
     return {"self": scatter_add(zeros, dim, index, grad)}
 
 
-def _scatter(self: Tensor, dim: int, index: Tensor, src: Tensor, mode: str) -> Tensor:
+def scatter_values(self: Tensor, dim: int, index: Tensor, src: Tensor, mode: str) -> Tensor:
     """A copy of ``self`` with ``src`` written or combined at ``index`` along ``dim``."""
     dim = wrap_dim(dim, self.ndim)
     if index.numel() and max(src.ndim, 1) != max(index.ndim, 1):
@@ -467,7 +467,7 @@ def scatter(self, dim, index, src, reduce):
     mode = {None: "set", "add": "sum", "multiply": "prod"}.get(reduce)
     if mode is None:
         raise RuntimeError("reduce argument must be either add or multiply.")
-    return _scatter(self, dim, index, src, mode)
+    return scatter_values(self, dim, index, src, mode)
 
 
 @scatter.derivative
@@ -475,7 +475,7 @@ def scatter_backward(grad, dim, index, reduce):
     if reduce == "multiply":
         raise RuntimeError("derivative for aten::scatter with reduce='multiply' is not implemented")
     zero = expand(filled(Layout.of((), grad.dtype), 0), tuple(index.shape))
-    kept = grad if reduce == "add" else _scatter(grad, dim, index, zero, "set")
+    kept = grad if reduce == "add" else scatter_values(grad, dim, index, zero, "set")
     return {"self": kept, "src": gather(grad, dim, index)}
 
 
@@ -485,7 +485,7 @@ def scatter_backward(grad, dim, index, reduce):
 )
 def scatter_add(self, dim, index, src):
     """Returns a copy with ``src`` added at ``index`` along ``dim``."""
-    return _scatter(self, dim, index, src, "sum")
+    return scatter_values(self, dim, index, src, "sum")
 
 
 @scatter_add.derivative
