@@ -60,8 +60,8 @@ from flambeau.core.memory_format import (
     strided,
 )
 from flambeau.engine.flush import synchronize
-from flambeau.engine.inspect import explain
 from flambeau.engine.generator import Generator, default_generator
+from flambeau.engine.inspect import explain
 from flambeau.graph import (
     enable_grad,
     inference_mode,
@@ -144,9 +144,11 @@ from flambeau.ops.creation import (
     empty_like,
     empty_strided,
     eye,
+    fill,
     full,
     full_like,
     linspace,
+    logspace,
     ones,
     ones_like,
     scalar_tensor,
@@ -165,6 +167,7 @@ from flambeau.ops.distinct import (
     unique,
     unique_consecutive,
 )
+from flambeau.ops.embedding import embedding
 from flambeau.ops.exponential import (
     exp,
     exp2,
@@ -181,7 +184,6 @@ from flambeau.ops.exponential import (
 )
 from flambeau.ops.extreme import amax, amin, aminmax, argmax, argmin, max, min
 from flambeau.ops.indexing import (
-    embedding,
     gather,
     index_add,
     index_copy,
@@ -279,7 +281,9 @@ from flambeau.ops.joining import (
     tensor_split,
     tile,
     tril,
+    tril_indices,
     triu,
+    triu_indices,
     unbind,
     unflatten,
     vsplit,

@@ -163,7 +163,8 @@ def short_inplace_method(op: Operator) -> Callable[..., Any]:
     """`inplace_method` for two operands; outside of graphs it is recorded without a detour."""
 
     def method(self: Tensor, other: Any, *args: Any, **kwargs: Any) -> Any:
-        if not args and not kwargs:
+        # A view made without a graph (-1) may not be written with one: the detour checks.
+        if not args and not kwargs and self._view_version != -1:
             if isinstance(other, Tensor):
                 if not grad_mode.enabled or not (self.requires_grad or other.requires_grad):
                     return record_inplace(op, self, other)

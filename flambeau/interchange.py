@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,10 @@ import numpy as np
 from flambeau.core import dtype as types
 from flambeau.core.device import CPU, device
 from flambeau.core.dtype import dtype
-from flambeau.core.layout import Layout
+from flambeau.core.layout import Layout, is_dense
 from flambeau.core.scalar import default_dtype
 from flambeau.engine.storage import Storage
+from flambeau.graph import grad_mode
 from flambeau.tensor import Tensor
 
 _FORMATS = {
@@ -82,7 +84,12 @@ def to_numpy(tensor: Tensor, *, force: bool = False) -> np.ndarray:
     """``Tensor.numpy``: shares memory."""
     if force:
         return shared_array(Tensor._from_storage(tensor._storage, tensor._layout))
-    if tensor.requires_grad:
+    if tensor.device.type == "meta":
+        raise TypeError(
+            "can't convert meta device type tensor to numpy. Use Tensor.cpu() to copy the tensor "
+            "to host memory first."
+        )
+    if tensor.requires_grad and grad_mode.enabled:
         raise RuntimeError(
             "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
         )
@@ -98,7 +105,39 @@ def from_numpy(array: Any) -> Tensor:
     negative strides.
     """
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
+        title = type(array).__name__
+        title = f"numpy.{title}" if isinstance(array, np.generic) else title
+        raise TypeError(f"expected np.ndarray (got {title})")
+    found = _kind_of(array)
+    if not array.flags.writeable:
+        warnings.warn(
+            "The given NumPy array is not writable, and PyTorch does not support non-writable "
+            "tensors. This means writing to this tensor will result in undefined behavior. You may "
+            "want to copy the array to protect its data or make it writable before converting it "
+            "to a tensor. This type of warning will be suppressed for the rest of this program.",
+            UserWarning,
+            stacklevel=2,
+        )
+    strides = tuple(s // array.itemsize for s in array.strides)
+    layout = Layout.of(array.shape, found, CPU, strides)
+    # Whoever holds the array that owns the memory sees it, through whichever view.
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    storage = Storage.from_owner(owner, array.ctypes.data, layout.nbytes)
+    if owner.base is not None:
+        # The memory is not numpy's: its owner may look at any time.
+        storage.exports += 1
+    return Tensor._from_storage(storage, layout)
+
+
+def _kind_of(array: np.ndarray) -> dtype:
+    """The array's type here; PyTorch's errors for arrays that no tensor can show."""
+    if not array.dtype.isnative:
+        raise ValueError(
+            "given numpy array has byte order different from the native byte order. Conversion "
+            "between byte orders is currently not supported."
+        )
     found = types.FROM_NUMPY.get(array.dtype)
     if found is None or array.dtype == np.uint16:
         raise TypeError(
@@ -106,11 +145,6 @@ def from_numpy(array: Any) -> Tensor:
             "types "
             "are: float64, float32, float16, complex64, complex128, int64, int32, int16, int8, "
             "uint64, uint32, uint16, uint8, and bool."
-        )
-    if not array.dtype.isnative:
-        raise ValueError(
-            "given numpy array has byte order different from the native byte order. Conversion "
-            "between byte orders is currently not supported."
         )
     if any(s < 0 for s in array.strides):
         raise ValueError(
@@ -123,10 +157,7 @@ def from_numpy(array: Any) -> Tensor:
             "given numpy array strides not a multiple of the element byte size. Copy the numpy "
             "array to reallocate the memory."
         )
-    strides = tuple(s // array.itemsize for s in array.strides)
-    layout = Layout.of(array.shape, found, CPU, strides)
-    storage = Storage.from_owner(array, array.ctypes.data, layout.nbytes)
-    return Tensor._from_storage(storage, layout)
+    return found
 
 
 def _numpy_name(kind: np.dtype) -> str:
@@ -137,31 +168,42 @@ def _numpy_name(kind: np.dtype) -> str:
 
 
 def tensor_from_data(data: Any, dtype: dtype | None = None, device: device | None = None) -> Tensor:
-    """A new tensor with a copy of ``data``: numbers, nested sequences, arrays, tensors."""
+    """A new tensor with a copy of ``data``: numbers, nested sequences, arrays, tensors.
+
+    Raises ValueError for ragged sequences, TypeError or RuntimeError for foreign types.
+    """
     if isinstance(data, Tensor):
         source = Tensor._from_storage(data._storage, data._layout)
-        array = shared_array(source)
-        kind = dtype or data.dtype
-        if data.dtype is types.bfloat16 or kind is types.bfloat16:
-            return _copied(source, kind)
-    else:
-        array, inferred = _as_array(data)
-        kind = dtype or inferred
-    return tensor_from_array(array, kind, device)
-
-
-def _copied(source: Tensor, kind: dtype) -> Tensor:
-    return source.to(kind, copy=True)  # type: ignore[attr-defined]
+        if device is not None and device.type == "meta":
+            return source.to(device, dtype or data.dtype)  # type: ignore[attr-defined,no-any-return]
+        return source.to(dtype or data.dtype, copy=True)  # type: ignore[attr-defined,no-any-return]
+    if isinstance(data, (np.ndarray, np.generic)):
+        array = np.asarray(data)
+        return tensor_from_array(array, dtype or _kind_of(array), device)
+    if hasattr(data, "__array__"):
+        return tensor_from_data(np.asarray(data), dtype, device)
+    kind, shape = _inspect(data)
+    array = _numbers(data, kind).reshape(shape)
+    if (dtype or kind).category == "integer":
+        _check_overflow(array, dtype or kind)
+    return tensor_from_array(array, dtype or kind, device)
 
 
 def tensor_from_array(array: np.ndarray, kind: dtype, device: device | None = None) -> Tensor:
-    """A new contiguous tensor with the array's values converted."""
+    """A new tensor with the array's values converted; its strides are kept where they are dense."""
     layout = Layout.of(array.shape, kind, device or CPU)
+    if not array.flags.c_contiguous:
+        strides = tuple(s // array.itemsize for s in array.strides)
+        strided = (
+            Layout.of(array.shape, kind, device or CPU, strides) if min(strides) >= 0 else layout
+        )
+        layout = strided if is_dense(strided) else layout
     storage = Storage(layout.numel * kind.itemsize, layout.device)
     tensor = Tensor._from_storage(storage, layout)
     if layout.numel and layout.device.type != "meta":
         buffer = (ctypes.c_char * storage.nbytes).from_address(storage.ready())
-        target = np.frombuffer(buffer, kind.numpy).reshape(array.shape)
+        strides = tuple(s * kind.itemsize for s in layout.strides)
+        target = np.ndarray(array.shape, kind.numpy, buffer, 0, strides)
         if kind is types.bfloat16:
             target[...] = _bfloat16_bits(array)
         elif array.dtype.kind == "f" and kind.category == "integer":
@@ -181,43 +223,54 @@ def _bfloat16_bits(array: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(single), 0x7FC0, rounded).astype(np.uint16)
 
 
-def _as_array(data: Any) -> tuple[np.ndarray, dtype]:
-    """The data as an array, and the type PyTorch infers for it."""
-    if isinstance(data, (np.ndarray, np.generic)):
-        array = np.asarray(data)
-        found = types.FROM_NUMPY.get(array.dtype.newbyteorder("="))
-        if found is None:
-            from_numpy(array)  # raises the proper error
-            raise TypeError(f"can't convert np.ndarray of type {_numpy_name(array.dtype)}")
-        return array, found
-    if hasattr(data, "__array__") and not isinstance(data, (list, tuple)):
-        return _as_array(np.asarray(data))
-    kind, shape = _inspect(data)
-    if shape and 0 not in shape and isinstance(data, (list, tuple)):
-        data = _plain(data)
+_WIDEST = {"bool": np.bool_, "integer": np.int64, "floating": np.float64, "complex": np.complex128}
+
+
+def _numbers(data: Any, kind: dtype) -> np.ndarray:
+    """The numbers in nested sequences, in the widest type of their category."""
+    if not isinstance(data, (list, tuple)) or not _is_plain(data):
+        data = _plain(data, kind)
     try:
-        array = np.array(data, dtype=kind.numpy if kind is not types.bfloat16 else np.float32)
-    except OverflowError as error:
-        raise RuntimeError("Overflow when unpacking long") from error
-    return array.reshape(shape), kind
+        return np.array(data, dtype=_WIDEST[kind.category])
+    except OverflowError:
+        raise ValueError("Overflow when unpacking long long") from None
 
 
-def _plain(data: Any) -> Any:
-    """Nested lists of Python numbers: tensors and numpy scalars inside become numbers."""
+def _is_plain(data: Sequence[Any]) -> bool:
+    return set(map(type, data)) <= {int, float, bool}
+
+
+def _plain(data: Any, kind: dtype) -> Any:
+    """Nested lists of Python numbers: tensors inside count as numbers."""
     if isinstance(data, Tensor):
-        return data.tolist()  # type: ignore[attr-defined]
-    if isinstance(data, (list, tuple)):
-        return [_plain(d) for d in data] if data and not isinstance(data[0], (int, float)) else data
+        if data.numel() == 1:
+            return item(data)
+        if kind.category == "floating":
+            raise ValueError("only one element tensors can be converted to Python scalars")
+        raise TypeError("only integer tensors of a single element can be converted to an index")
+    if isinstance(data, np.ndarray):
+        return data.tolist()
+    if isinstance(data, Sequence):
+        return data if _is_plain(data) else [_plain(d, kind) for d in data]
     return data
 
 
-_RANK = {"bool": 0, "integer": 1, "floating": 2, "complex": 3}
+def _check_overflow(array: np.ndarray, kind: dtype) -> None:
+    """PyTorch's error for numbers that an integer type does not hold; unsigned ones wrap."""
+    if not array.size or kind is types.int64 and array.dtype == np.int64:
+        return
+    limits = np.iinfo(kind.numpy)
+    lowest = limits.min if limits.min else -limits.max
+    if array.min() < lowest or array.max() > limits.max:
+        raise RuntimeError(f"value cannot be converted to type {kind.name} without overflow")
 
 
 def _inspect(data: Any) -> tuple[dtype, tuple[int, ...]]:
     """Type and shape of nested sequences; PyTorch's errors for ragged and foreign ones."""
     if isinstance(data, Tensor):
-        return data.dtype, tuple(data.shape)
+        return data.dtype, ()
+    if isinstance(data, (np.ndarray, np.generic)):
+        return _kind_of(np.asarray(data)), np.shape(data)
     if isinstance(data, bool):
         return types.bool_, ()
     if isinstance(data, int):
@@ -226,15 +279,9 @@ def _inspect(data: Any) -> tuple[dtype, tuple[int, ...]]:
         return default_dtype(), ()
     if isinstance(data, complex):
         return default_dtype().to_complex(), ()
-    if isinstance(data, (np.ndarray, np.generic)):
-        return types.FROM_NUMPY[np.asarray(data).dtype], np.asarray(data).shape
-    if isinstance(data, str) or not isinstance(data, Sequence):
-        if hasattr(data, "__index__"):
-            return types.int64, ()
-        if hasattr(data, "__float__"):
-            return default_dtype(), ()
-        if isinstance(data, str):
-            raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
+    if isinstance(data, (str, bytes)):
+        raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
+    if not isinstance(data, Sequence):
         raise RuntimeError(f"Could not infer dtype of {type(data).__name__}")
     if not len(data):
         return default_dtype(), (0,)
@@ -247,24 +294,40 @@ def _inspect_sequence(data: Sequence[Any]) -> tuple[dtype, tuple[int, ...]]:
         if float in classes:
             return default_dtype(), (len(data),)
         return (types.int64 if int in classes else types.bool_), (len(data),)
+    if isinstance(data[0], str):
+        raise ValueError("too many dimensions 'str'")
     kind, inner = _inspect(data[0])
-    for k, entry in enumerate(data):
+    if isinstance(data[0], np.ndarray):
+        _warn_of_arrays()
+    for entry in data:
         entry_kind, shape = _inspect(entry)
         if shape != inner:
-            _raise_ragged(entry, inner, shape, k)
+            _raise_ragged(entry, kind, inner, shape)
         if entry_kind is not kind:
             kind = types.promote_types(kind, entry_kind)
     return kind, (len(data), *inner)
 
 
-def _raise_ragged(entry: Any, expected: tuple[int, ...], found: tuple[int, ...], k: int) -> None:
-    if not expected or not found:
-        if expected and not isinstance(entry, Sequence):
-            raise TypeError("only integer tensors of a single element can be converted to an index")
-        raise ValueError(
-            f"expected sequence of length {expected[0] if expected else 1} at dim 1 (got "
-            f"{found[0] if found else 0})"
-        )
+def _warn_of_arrays() -> None:
+    warnings.warn(
+        "Creating a tensor from a list of numpy.ndarrays is extremely slow. Please consider "
+        "converting the list to a single numpy.ndarray with numpy.array() before converting to a "
+        "tensor.",
+        UserWarning,
+        stacklevel=6,
+    )
+
+
+def _raise_ragged(
+    entry: Any, kind: dtype, expected: tuple[int, ...], found: tuple[int, ...]
+) -> None:
+    if not found:
+        raise TypeError("not a sequence")
+    if not expected:
+        title = type(entry).__name__
+        if kind.category == "floating":
+            raise TypeError(f"must be real number, not {title}")
+        raise TypeError(f"'{title}' object cannot be interpreted as an integer")
     dim = next((d for d, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), 0)
     raise ValueError(
         f"expected sequence of length {expected[dim]} at dim {dim + 1} (got {found[dim]})"

@@ -12,7 +12,7 @@ from flambeau.core.dtype import dtype
 from flambeau.core.layout import Size
 from flambeau.interchange import from_numpy, tensor_from_data
 from flambeau.ops.conversion import to
-from flambeau.ops.creation import empty_tensor, require_grad, target_device
+from flambeau.ops.creation import checked_dtype, empty_tensor, require_grad, target_device
 from flambeau.tensor import Tensor
 
 _Device = Any
@@ -39,15 +39,14 @@ def tensor(
             UserWarning,
             stacklevel=2,
         )
-    made = tensor_from_data(data, dtype, target_device(device))
-    if requires_grad and made.dtype.category not in ("floating", "complex"):
-        raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
+    made = tensor_from_data(data, checked_dtype("tensor", dtype), target_device(device))
     return require_grad(made) if requires_grad else made
 
 
 def as_tensor(data: Any, dtype: dtype | None = None, device: _Device = None) -> Tensor:
     """Returns ``data`` as a tensor, sharing memory with an array or a tensor where type allows."""
     where = target_device(device)
+    dtype = checked_dtype("as_tensor", dtype)
     if isinstance(data, Tensor):
         return to(data, dtype=dtype, device=None if device is None else where)
     if isinstance(data, np.ndarray):
@@ -66,6 +65,10 @@ def asarray(
         if copy
         else as_tensor(obj, dtype, device)
     )
+    if copy is False and isinstance(obj, Tensor) and made is not obj:
+        raise ValueError(
+            f"can't alias tensor with dtype '{obj.dtype.title}' into dtype '{made.dtype.title}'."
+        )
     return require_grad(made) if requires_grad else made
 
 
@@ -73,6 +76,24 @@ def frombuffer(
     buffer: Any, *, dtype: dtype, count: int = -1, offset: int = 0, requires_grad: bool = False
 ) -> Tensor:
     """Returns a 1-d tensor over the memory of an object with Python's buffer protocol."""
+    length, size = memoryview(buffer).nbytes, dtype.itemsize
+    if not length or not count:
+        raise ValueError(f"both buffer length ({length}) and count ({count}) must not be 0")
+    if not 0 <= offset < length:
+        raise ValueError(
+            f"offset ({offset} bytes) must be non-negative and no greater than buffer length "
+            f"({length} bytes) minus 1"
+        )
+    if count < 0 and (length - offset) % size:
+        raise ValueError(
+            f"buffer length ({length - offset} bytes) after offset ({offset} bytes) must be a "
+            f"multiple of element size ({size})"
+        )
+    if count > 0 and offset + count * size > length:
+        raise ValueError(
+            f"requested buffer length ({count} * {size} bytes) after offset ({offset} bytes) must "
+            f"not be greater than actual buffer length ({length} bytes)"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = from_numpy(np.frombuffer(buffer, dtype.numpy, count, offset))

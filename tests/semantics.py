@@ -1,7 +1,7 @@
 """Describes what small programs over ``torch`` do, alike for PyTorch and for flambeau.
 
-A case is a function of the ``torch`` module (and an expression is a case without a name); its outcome
-is recorded from PyTorch by ``tools/record_semantics.py`` and compared here.
+A case is a function of the ``torch`` module (and an expression is a case without a name); its
+outcome is recorded from PyTorch by ``tools/record_semantics.py`` and compared here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def attempt(torch: Any, function: Callable[[], Any]) -> Any:
     """What ``function`` returns or raises."""
     try:
         return describe(torch, function())
-    except Exception as error:  # noqa: BLE001 - any error is an outcome
+    except Exception as error:
         return describe_error(error)
 
 
@@ -68,8 +68,22 @@ def outcome(torch: Any, case: Case) -> Any:
     return json.loads(json.dumps({"result": result, "warnings": told}))
 
 
-# What PyTorch says only once per process, and that its storages will go.
-TOLD_ONCE = ("Using backward() with create_graph=True", "TypedStorage is deprecated")
+# What PyTorch says only once per process, and what is said about its own insides.
+TOLD_ONCE = (
+    "Using backward() with create_graph=True",
+    "TypedStorage is deprecated",
+    "The use of `x.T`",
+    "Tensor.T is deprecated",
+    "Tensor.mT is deprecated",
+    "Tensor.H is deprecated",
+    "Using a non-tuple sequence",
+    "The reduce argument of torch.scatter",
+    "Converting a tensor with requires_grad=True to a scalar",
+    "Creating a tensor from a list of numpy.ndarrays",
+    "The given NumPy array is not writable",
+    "__array_wrap__ must accept",
+    "__array__ implementation doesn't accept",
+)
 
 
 def _told(message: Any) -> str:

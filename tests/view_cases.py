@@ -63,7 +63,7 @@ def every_view_writes_through(torch):
     results = {}
     for name, make in makers.items():
         x = numbers(torch, 3, 4)
-        v = attempt(torch, lambda: make(x))
+        v = attempt(torch, lambda make=make, x=x: make(x))
         if isinstance(v, list):
             results[name] = v
             continue
@@ -172,9 +172,6 @@ def view_errors(torch):
         attempt(torch, lambda: x.view(-1, -1)),
         attempt(torch, lambda: x.view(-2, 3)),
         attempt(torch, lambda: x.view(4, -1)),
-        attempt(torch, lambda: x.view()),
-        attempt(torch, lambda: x.view(2.0, 3)),
-        attempt(torch, lambda: x.view("a")),
         attempt(torch, lambda: x.reshape(7)),
         attempt(torch, lambda: x.reshape(-1, 4)),
         attempt(torch, lambda: x[:0].view(-1, 0)),
@@ -233,11 +230,30 @@ def transposes_of_other_ranks(torch):
 def sizes(torch):
     x = numbers(torch, 2, 3, 4)
     return [
-        x.size(), x.size(0), x.size(-1), x.stride(), x.stride(1), x.dim(), x.numel(), x.nelement(),
-        x.element_size(), x.itemsize, x.nbytes, x.ndimension(), type(x.shape).__name__, x.shape.numel(),
-        x.shape[1:], type(x.shape[1:]).__name__, x.shape + (5,), str(x.shape), x.shape == (2, 3, 4),
-        list(torch.Size([1, 2])), x.storage_offset(), x[1].storage_offset(), x[1, 2:].storage_offset(),
-    ]  # fmt: skip
+        x.size(),
+        x.size(0),
+        x.size(-1),
+        x.stride(),
+        x.stride(1),
+        x.dim(),
+        x.numel(),
+        x.nelement(),
+        x.element_size(),
+        x.itemsize,
+        x.nbytes,
+        x.ndimension(),
+        type(x.shape).__name__,
+        x.shape.numel(),
+        x.shape[1:],
+        type(x.shape[1:]).__name__,
+        x.shape + (5,),
+        str(x.shape),
+        x.shape == (2, 3, 4),
+        list(torch.Size([1, 2])),
+        x.storage_offset(),
+        x[1].storage_offset(),
+        x[1, 2:].storage_offset(),
+    ]
 
 
 @case
@@ -261,12 +277,15 @@ def data_assigned(torch):
     shape = list(x.shape)
     (x * x).sum().backward()
     return [
-        shape, x, x.grad, x.data_ptr() == y.data_ptr(),
+        shape,
+        x,
+        x.grad,
+        x.data_ptr() == y.data_ptr(),
         attempt(torch, lambda: assign(5)),
         attempt(torch, lambda: assign(torch.ones(2, dtype=torch.int64))),
         attempt(torch, lambda: assign(torch.ones(2, dtype=torch.float64))),
         str(x.dtype),
-    ]  # fmt: skip
+    ]
 
 
 @case
@@ -314,10 +333,15 @@ def storages(torch):
     x = torch.arange(6.0)
     s = x.untyped_storage()
     return [
-        s.nbytes(), s.size(), s.data_ptr() == x.data_ptr(), x[2:].untyped_storage().nbytes(),
-        x[2:].untyped_storage().data_ptr() == s.data_ptr(), len(x.storage()), x.storage().tolist(),
+        s.nbytes(),
+        s.size(),
+        s.data_ptr() == x.data_ptr(),
+        x[2:].untyped_storage().nbytes(),
+        x[2:].untyped_storage().data_ptr() == s.data_ptr(),
+        len(x.storage()),
+        x.storage().tolist(),
         x[2:].storage_offset(),
-    ]  # fmt: skip
+    ]
 
 
 @case
@@ -330,11 +354,16 @@ def deep_copies(torch):
     pair = copy.deepcopy([base, base[2:], base])
     pair[0][2] = 99
     return [
-        y, y.grad, x.grad, pair, pair[0] is pair[2], base,
+        y,
+        y.grad,
+        x.grad,
+        pair,
+        pair[0] is pair[2],
+        base,
         attempt(torch, lambda: copy.deepcopy(x * 2)),
         copy.deepcopy(torch.arange(6.0).reshape(2, 3).t()).stride(),
         copy.deepcopy(x.detach()).requires_grad,
-    ]  # fmt: skip
+    ]
 
 
 @case
@@ -484,9 +513,16 @@ def memory_formats(torch):
     y = x.to(memory_format=torch.channels_last)
     z = x.contiguous(memory_format=torch.channels_last)
     return [
-        list(y.stride()), list(z.stride()), y.is_contiguous(), y.is_contiguous(memory_format=torch.channels_last),
-        list((y + 1).stride()), bool((y == x).all()), list(torch.empty(2, 3, 2, 2, memory_format=torch.channels_last).stride()),
-        list(torch.empty_like(y).stride()), list(y.clone().stride()), list(y.contiguous().stride()),
+        list(y.stride()),
+        list(z.stride()),
+        y.is_contiguous(),
+        y.is_contiguous(memory_format=torch.channels_last),
+        list((y + 1).stride()),
+        bool((y == x).all()),
+        list(torch.empty(2, 3, 2, 2, memory_format=torch.channels_last).stride()),
+        list(torch.empty_like(y).stride()),
+        list(y.clone().stride()),
+        list(y.contiguous().stride()),
         attempt(torch, lambda: numbers(torch, 2, 3).contiguous(memory_format=torch.channels_last)),
         list(torch.zeros_like(x, memory_format=torch.channels_last).stride()),
-    ]  # fmt: skip
+    ]

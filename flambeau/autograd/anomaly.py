@@ -8,7 +8,7 @@ from typing import Any
 from flambeau.graph import grad_mode
 
 
-class set_detect_anomaly:  # noqa: N801 - PyTorch's name
+class set_detect_anomaly:
     """Switches the detection at once; as a context manager it is undone at the end."""
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
@@ -22,7 +22,7 @@ class set_detect_anomaly:  # noqa: N801 - PyTorch's name
         grad_mode.checks_nan = self.previous
 
 
-class detect_anomaly(set_detect_anomaly):  # noqa: N801 - PyTorch's name
+class detect_anomaly(set_detect_anomaly):
     """Within it, backward raises RuntimeError at the first node that returns NaN."""
 
     def __init__(self, check_nan: bool = True) -> None:

@@ -238,6 +238,13 @@ class Tape:
             if storage.block is None:
                 storage.block = LostBlock(storage.nbytes, str(error))
 
+    def forget(self) -> None:
+        """Runs what is pending and forgets every known call: what they mean is about to change."""
+        self.flush()
+        self.root = Call("start", None)
+        self.calls_known = 0
+        self.cursor = self.root
+
     def clear(self, keep_slots: bool = False) -> None:
         """Forgets the pending calls; every storage leaves the tape."""
         if self.calls_known > _MAX_CALLS:

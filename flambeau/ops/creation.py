@@ -16,11 +16,13 @@ from flambeau.core import dtype as types
 from flambeau.core.device import CPU, device
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, is_dense
+from flambeau.core.memory_format import channels_last, contiguous_format, preserve_format
 from flambeau.engine.call import IOTA_SLOT, Call, Pointwise, View
 from flambeau.engine.storage import Storage
 from flambeau.graph import Node
 from flambeau.ops import call as path
-from flambeau.ops.declare import copy_, copy_into, default_dtype, resize_out
+from flambeau.ops.declare import copy_, copy_into, default_dtype
+from flambeau.ops.destination import resize_out
 from flambeau.ops.schema import REQUIRED, as_int
 from flambeau.tensor import Tensor
 
@@ -125,6 +127,22 @@ def like_layout(tensor: Tensor, dtype: dtype | None = None) -> Layout:
     return Layout.of(layout.shape, dtype or layout.dtype, layout.device, strides)
 
 
+def in_format(layout: Layout, memory_format: Any) -> Layout:
+    """The layout with the strides that an explicit memory format asks for."""
+    if memory_format is None or memory_format is preserve_format:
+        return layout
+    if memory_format is contiguous_format:
+        return layout.contiguous()
+    rank = 4 if memory_format is channels_last else 5
+    if layout.ndim != rank:
+        title = str(memory_format).removeprefix("torch.")
+        raise RuntimeError(f"required rank {rank} tensor to use {title} format")
+    batch, channels, *space = layout.shape
+    inner = Layout.of((batch, *space, channels), layout.dtype, layout.device).strides
+    strides = (inner[0], inner[-1], *inner[1:-1])
+    return Layout.of(layout.shape, layout.dtype, layout.device, strides)
+
+
 def cuda_error() -> Exception:
     """What PyTorch's CPU build says when asked for a GPU."""
     return AssertionError("Torch not compiled with CUDA enabled")
@@ -142,6 +160,8 @@ def target_device(where: Any) -> device:
 def sizes_of(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
     """``(2, 3)`` and ``((2, 3),)`` alike; PyTorch's errors for anything else."""
     given = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    if len(sizes) == 1 and isinstance(sizes[0], bool):
+        raise TypeError(f"{name}(): argument 'size' (position 1) must be tuple of ints, not bool")
     result = tuple(as_int(n) for n in given)
     for k, n in enumerate(result):
         if n is REQUIRED:
@@ -171,6 +191,26 @@ def finish(tensor: Tensor, requires_grad: bool = False, out: Tensor | None = Non
     return tensor
 
 
+_PYTHON_TYPES = {
+    float: types.float64,
+    int: types.int64,
+    bool: types.bool_,
+    complex: types.complex128,
+}
+
+
+def checked_dtype(name: str, kind: Any) -> dtype | None:
+    """A type, also one given as Python's; PyTorch's error for anything else."""
+    if kind is None or isinstance(kind, _dtype):
+        return kind
+    found = _PYTHON_TYPES.get(kind) if isinstance(kind, type) else None
+    if found is None:
+        raise TypeError(
+            f"{name}(): argument 'dtype' must be torch.dtype, not {type(kind).__name__}"
+        )
+    return found
+
+
 def require_grad(tensor: Tensor) -> Tensor:
     """The new tensor as a leaf that wants gradients; PyTorch's error where its type has none."""
     if not tensor.dtype.is_differentiable:
@@ -180,26 +220,18 @@ def require_grad(tensor: Tensor) -> Tensor:
 
 def _filler(name: str, number: int) -> Callable[..., Tensor]:
     def create(
-        *size: Any,
+        *sizes: Any,
+        size: Any = None,
         out: Tensor | None = None,
         dtype: dtype | None = None,
         layout: Any = None,
         device: Any = None,
         pin_memory: bool = False,
         requires_grad: bool = False,
-        names: Any = None,
     ) -> Tensor:
-        if "size" in () or not size:
-            size = ((),) if not size else size
-        shape = sizes_of(name, size)
-        made = filled(
-            Layout.of(
-                shape,
-                dtype or (out.dtype if out is not None else default_dtype()),
-                target_device(device),
-            ),
-            number,
-        )
+        shape = sizes_of(name, sizes or (() if size is None else size,))
+        kind = checked_dtype(name, dtype) or (default_dtype() if out is None else out.dtype)
+        made = filled(Layout.of(shape, kind, target_device(device)), number)
         return finish(made, requires_grad, out)
 
     create.__name__ = create.__qualname__ = name
@@ -224,8 +256,13 @@ def full(
 ) -> Tensor:
     """Returns a tensor of the given sizes filled with a number; its type is the number's."""
     number = fill_value.item() if hasattr(fill_value, "item") else fill_value
-    kind = dtype or (out.dtype if out is not None else number_dtype(number))
-    shape = sizes_of("full", (size,) if isinstance(size, (tuple, list)) else (size,))
+    kind = checked_dtype("full", dtype)
+    kind = kind or (out.dtype if out is not None else number_dtype(number))
+    if not isinstance(size, (tuple, list)):
+        raise TypeError(
+            f"full(): argument 'size' (position 1) must be tuple of ints, not {type(size).__name__}"
+        )
+    shape = sizes_of("full", (size,))
     return finish(filled(Layout.of(shape, kind, target_device(device)), number), requires_grad, out)
 
 
@@ -256,7 +293,9 @@ def empty(
     if out is not None:
         resize_out(out, shape)
         return out
-    return finish(empty_tensor(shape, dtype, target_device(device)), requires_grad)
+    made = Layout.of(shape, dtype or default_dtype(), target_device(device))
+    made = in_format(made, memory_format)
+    return finish(Tensor._from_storage(Storage(made.nbytes, made.device), made), requires_grad)
 
 
 def empty_strided(
@@ -293,6 +332,7 @@ def _like(name: str, number: int | None) -> Callable[..., Tensor]:
         made = like_layout(input, dtype)
         if device is not None:
             made = Layout.of(made.shape, made.dtype, target_device(device), made.strides)
+        made = in_format(made, memory_format)
         if number is None:
             return finish(
                 Tensor._from_storage(Storage(made.nbytes, made.device), made), requires_grad
@@ -321,11 +361,12 @@ def full_like(
     pin_memory: bool = False,
 ) -> Tensor:
     """Returns a tensor like ``input`` filled with a number."""
-    return finish(filled(like_layout(input, dtype), fill_value), requires_grad)
+    made = in_format(like_layout(input, dtype), memory_format)
+    return finish(filled(made, fill_value), requires_grad)
 
 
 def arange(
-    start: Any,
+    start: Any = 0,
     end: Any = None,
     step: Any = 1,
     *,
@@ -340,9 +381,16 @@ def arange(
     if end is None:
         start, end = 0, start
     start, end, step = (n.item() if hasattr(n, "item") else n for n in (start, end, step))
+    if not isinstance(end, (int, float)):
+        raise TypeError(
+            f"arange(): argument 'end' (position 1) must be Number, not {type(end).__name__}"
+        )
     _check_range(start, end, step)
     whole = all(isinstance(n, int) for n in (start, end, step))
-    kind = dtype or (out.dtype if out is not None else types.int64 if whole else default_dtype())
+    kind = checked_dtype("arange", dtype)
+    kind = kind or (out.dtype if out is not None else types.int64 if whole else default_dtype())
+    if kind is types.bool_:
+        raise NotImplementedError("\"arange_cpu\" not implemented for 'Bool'")
     if kind.category == "integer" and not whole:
         # PyTorch converts the three numbers to the type first.
         start, end, step = int(start), int(end), int(step)
@@ -426,6 +474,16 @@ def linspace(
     return finish(made, requires_grad, out)
 
 
+def logspace(
+    start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: dtype | None = None,
+    requires_grad: bool = False, **options: Any,
+) -> Tensor:  # fmt: skip
+    """Returns ``steps`` powers of ``base``, the exponents evenly spaced from start to end."""
+    kind = dtype or default_dtype()
+    exponents: Any = linspace(start, end, steps, dtype=types.float64)
+    return finish((base**exponents).to(kind), requires_grad, options.get("out"))
+
+
 def eye(
     n: int,
     m: int | None = None,
@@ -439,6 +497,12 @@ def eye(
 ) -> Tensor:
     """Returns the matrix with ones on the diagonal."""
     m = n if m is None else m
+    for position, (name, given) in enumerate((("n", n), ("m", m)), 1):
+        if as_int(given) is REQUIRED:
+            raise TypeError(
+                f"eye(): argument '{name}' (position {position}) must be int, not "
+                f"{type(given).__name__}"
+            )
     for name, size in (("n", n), ("m", m)):
         if size < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {size}")
@@ -466,8 +530,8 @@ def copy_into_backward(grad, needs):
     return found
 
 
-class _FillHistory:
-    """The history of a filled tensor: what was there before has no influence any more."""
+class ZeroHistory:
+    """The history of a result on which its inputs have no influence (any more)."""
 
     derivative_rule = None
 
@@ -475,14 +539,19 @@ class _FillHistory:
         self.name = self.node_name = name
 
     def backward(self, node: Node, grads: Sequence[Tensor]) -> list[Tensor]:
-        (grad,) = grads
-        zeros = filled(grad._layout.contiguous(), 0)
-        return [zeros] if len(node.targets) == 1 else [zeros, grad]
+        return [filled(layout.contiguous(), 0) for layout in node.layouts]
 
 
-_FILL_NUMBER = _FillHistory("FillBackward0")
+class _FillHistory(ZeroHistory):
+    """The history of a tensor filled with another one's number."""
+
+    def backward(self, node: Node, grads: Sequence[Tensor]) -> list[Tensor]:
+        return [filled(node.layouts[0].contiguous(), 0), grads[0]]
+
+
+_FILL_NUMBER = ZeroHistory("FillBackward0")
 _FILL_TENSOR = _FillHistory("FillBackward1")
-_ZERO = _FillHistory("ZeroBackward0")
+_ZERO = ZeroHistory("ZeroBackward0")
 
 
 def _fill(
@@ -506,6 +575,11 @@ def fill_(self: Tensor, value: Any) -> Tensor:
         return _fill(self, value, (self, value), _FILL_TENSOR)
     constant = filled(Layout.of((), self.dtype, self.device), value)
     return _fill(self, constant, (self,), _FILL_NUMBER)
+
+
+def fill(input: Tensor, value: Any) -> Tensor:
+    """Returns a tensor like ``input`` filled with a number (or a 0-d tensor's)."""
+    return fill_(input.clone(), value)  # type: ignore[attr-defined]
 
 
 def zero_(self: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from flambeau.core.layout import Layout, broadcast_shapes
 from flambeau.interchange import item, tensor_from_data
 from flambeau.ops import call as path
 from flambeau.ops.creation import empty_tensor, filled
-from flambeau.ops.declare import check_writable, composite, copy, copy_
+from flambeau.ops.declare import composite, copy, copy_, expand_shape
+from flambeau.ops.destination import check_writable
 from flambeau.ops.scatter import (
     bounds,
     check_indices,
@@ -53,17 +55,34 @@ def set_item(self: Tensor, key: Any, value: Any) -> None:
     """``self[key] = value``."""
     entries = key if isinstance(key, tuple) else (key,)
     if not isinstance(value, Tensor):
-        if isinstance(value, (bool, int, float, np.number, np.bool_)):
-            number = value.item() if hasattr(value, "item") else value
-            value = filled(Layout.of((), self.dtype), number)
-        else:
-            value = tensor_from_data(value, self.dtype)
+        value = _assigned_number(self, value)
     if not any(_is_advanced(e) for e in entries):
         target = _basic(self, entries)
-        copy_(self if target is self else target, _trim(value, target))
+        value = _trim(value, target)
+        expand_shape(value.shape, target.shape)
+        copy_(self if target is self else target, value)
         return
     viewed, indices = _split(self, entries)
     index_put_(viewed, tuple(indices), value)
+
+
+def _assigned_number(self: Tensor, value: Any) -> Tensor:
+    """A number as a 0-d tensor; PyTorch's errors for other values."""
+    if not isinstance(value, (bool, int, float, np.number, np.bool_)):
+        raise TypeError(f"can't assign a {_title(value)} to a torch.{self.dtype.title}Tensor")
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, int) and not -(2**63) <= number < 2**63:
+        raise ValueError("Overflow when unpacking long long")
+    return filled(Layout.of((), self.dtype), number)
+
+
+def _title(value: Any) -> str:
+    kind = type(value)
+    return f"numpy.{kind.__name__}" if kind.__module__ == "numpy" else kind.__name__
+
+
+def delete_item(self: Tensor, key: Any) -> None:
+    raise TypeError("Tensor does not support deleting items")
 
 
 def _trim(value: Tensor, target: Tensor) -> Tensor:
@@ -113,25 +132,23 @@ def _basic(tensor: Tensor, entries: Sequence[Any]) -> Tensor:
 def _split(tensor: Tensor, entries: Sequence[Any]) -> tuple[Tensor, list[Tensor | None]]:
     """The basic part as a view, and the index tensors by dimension of that view."""
     total = sum(map(_consumed, entries))
-    if total > tensor.ndim == 0 and not any(_is_advanced(e) for e in entries):
+    plain = not any(isinstance(e, slice) or _is_advanced(e) for e in entries)
+    if total > tensor.ndim == 0 and plain:
         raise IndexError(
             "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or "
             "`tensor.item<T>()` in C++ to convert a 0-dim tensor to a number"
         )
-    if total > tensor.ndim:
+    if total > max(tensor.ndim, 1):
         raise IndexError(f"too many indices for tensor of dimension {tensor.ndim}")
-    dots = sum(1 for e in entries if e is Ellipsis)
-    if dots > 1:
-        raise IndexError("an index can only have a single ellipsis ('...')")
     viewed = tensor
     indices: list[Tensor | None] = []
-    dim = position = 0
-    for entry in entries:
+    dim = 0
+    skipped = tensor.ndim - total
+    for position, entry in enumerate(entries):
         if entry is Ellipsis:
-            skipped = tensor.ndim - total
             dim += skipped
-            position += skipped
             indices += [None] * skipped
+            skipped = 0
         elif entry is None:
             viewed = unsqueeze(viewed, dim)
             dim += 1
@@ -139,9 +156,8 @@ def _split(tensor: Tensor, entries: Sequence[Any]) -> tuple[Tensor, list[Tensor 
         elif isinstance(entry, slice):
             viewed = _sliced(viewed, dim, entry)
             dim += 1
-            position += 1
             indices.append(None)
-        elif entry is True or entry is False:
+        elif _is_truth(entry):
             viewed = unsqueeze(viewed, dim)
             indices.append(_index_tensor([0] if entry else []))
             dim += 1
@@ -149,27 +165,44 @@ def _split(tensor: Tensor, entries: Sequence[Any]) -> tuple[Tensor, list[Tensor 
             found = _as_indices(entry, viewed, dim)
             indices += found
             dim += len(found)
-            position += len(found)
         else:
             viewed = select_checked(viewed, dim, _as_int(entry), position)
-            position += 1
     return viewed, indices
+
+
+def _is_truth(entry: Any) -> bool:
+    """Whether the entry is one truth value, which selects all or nothing along a new dimension."""
+    if isinstance(entry, Tensor):
+        return entry.ndim == 0 and entry.dtype is types.bool_
+    return entry is True or entry is False
 
 
 def _sliced(tensor: Tensor, dim: int, entry: slice) -> Tensor:
     if entry == slice(None):
         return tensor
-    start, stop, step = (
-        None if n is None else _as_int(n) for n in (entry.start, entry.stop, entry.step)
-    )
-    if step is not None and step <= 0:
+    if tensor.ndim == 0:
+        raise IndexError("slice() cannot be applied to a 0-dim tensor.")
+    start, stop, step = (_edge(n) for n in (entry.start, entry.stop, entry.step))
+    if step == 0:
+        raise ValueError("slice step cannot be zero")
+    if step is not None and step < 0:
         raise ValueError("step must be greater than zero")
     return slice_(tensor, dim, start, stop, 1 if step is None else step)
+
+
+def _edge(entry: Any) -> int | None:
+    if entry is None:
+        return None
+    if not hasattr(entry, "__index__"):
+        raise TypeError("slice indices must be integers or None or have an __index__ method")
+    return int(entry.__index__())
 
 
 def _as_int(entry: Any) -> int:
     if isinstance(entry, Tensor):
         return int(item(entry))
+    if isinstance(entry, str):
+        raise TypeError("new(): invalid data type 'str'")
     try:
         return int(entry.__index__())
     except (AttributeError, TypeError):
@@ -192,9 +225,16 @@ def _as_indices(entry: Any, viewed: Tensor, dim: int) -> list[Tensor | None]:
         if isinstance(entry, Tensor)
         else _index_tensor(list(entry) if isinstance(entry, range) else entry)
     )
+    if index.dtype is types.uint8:
+        warnings.warn(
+            "indexing with dtype torch.uint8 is now deprecated, please use a dtype torch.bool "
+            "instead.",
+            UserWarning,
+            stacklevel=4,
+        )
     if index.dtype in (types.bool_, types.uint8):
         return list(_mask_indices(index, viewed, dim))
-    if index.dtype.category != "integer":
+    if index.dtype not in (types.int64, types.int32):
         raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
     return [index]
 
@@ -246,8 +286,8 @@ class _Geometry:
         self.walk = walk_layout(layout, self.shape, strides)
         self.sizes = [layout.shape[d] for d in dims]
         self.strides = [layout.strides[d] for d in dims]
-        for d, index in given:
-            check_indices(index, d, layout.shape[d])
+        for k, (d, index) in enumerate(given):
+            check_indices(index, k, layout.shape[d])
         self.indices = [self._placed(i, shape, len(after)) for _, i in given]
 
     def _placed(self, index: Tensor, shape: Sequence[int], after: int) -> Tensor:
@@ -516,6 +556,20 @@ def index_add(self, dim, index, source, alpha):
     return _put_slices(self, dim, index, source if alpha == 1 else source * alpha, True)
 
 
+@index_select.derivative
+def index_select_backward(grad, self_layout, dim, index):
+    zeros = filled(Layout.of(self_layout.shape, grad.dtype), 0)
+    if not self_layout.ndim:
+        return {"self": reshape(grad, ())}
+    return {"self": index_add(zeros, dim, reshape(index, (index.numel(),)), grad)}
+
+
+@index_add.derivative
+def index_add_backward(grad, dim, index, alpha):
+    inside = index_select(grad, dim, index)
+    return {"self": grad, "source": inside if alpha == 1 else inside * alpha}
+
+
 def _check_slices(self: Tensor, dim: int, source: Tensor) -> None:
     """Whether ``source`` agrees with ``self`` in all dimensions but one; PyTorch's error."""
     mine, theirs = list(self.shape), list(source.shape)
@@ -557,6 +611,14 @@ def index_copy(self, dim, index, source):
     return _put_slices(self, dim, index, source, False)
 
 
+@index_copy.derivative
+def index_copy_backward(grad, dim, index, source_layout):
+    zero = filled(Layout.of((), grad.dtype), 0)
+    outside = _put_slices(grad, wrap_dim(dim, grad.ndim), index, zero, False)
+    inside = reshape(index_select(grad, dim, index), tuple(source_layout.shape))
+    return {"self": outside, "source": inside}
+
+
 def _index_fill_backward(grad, dim, index, needs):
     zero = filled(Layout.of((), grad.dtype), 0)
     gradients = {"self": _put_slices(grad, wrap_dim(dim, grad.ndim), index, zero, False)}
@@ -590,7 +652,13 @@ def take_flat(self, index):
     """Returns the elements at positions of the flattened tensor."""
     if index.dtype is not types.int64:
         raise RuntimeError(f"take(): Expected a long tensor for index, but got {index.dtype.title}")
-    return index_tensor(reshape(self, (self.numel(),)), (index,))
+    size, found = self.numel(), bounds(index)
+    if found is not None and (found[0] < -size or found[1] >= size):
+        wrong = found[0] if found[0] < -size else found[1]
+        raise IndexError(
+            f"out of range: tried to access index {wrong} on a tensor of {size} elements."
+        )
+    return index_tensor(reshape(self, (size,)), (index,))
 
 
 @composite("masked_select(Tensor self, Tensor mask) -> Tensor", variants="function method out")
@@ -625,65 +693,10 @@ def masked_scatter(self, mask, source):
     positions = true_positions(wide)
     count = positions.shape[0]
     if source.numel() < count:
-        raise RuntimeError(
-            "masked_scatter: expected self and source to have same number of elements as ones in "
-            "mask"
-        )
+        raise RuntimeError("Number of elements of source < number of ones in mask")
     values = slice_(reshape(source, (source.numel(),)), 0, 0, count, 1)
     indices = tuple(coordinate(positions, wide.shape, d) for d in range(wide.ndim))
     return index_put(expand(self, wide.shape), indices, values, False)
-
-
-# -- embedding -------------------------------------------------------------------------------------
-
-
-@composite(
-    "embedding(Tensor weight, Tensor indices, int padding_idx=-1, bool scale_grad_by_freq=False, "
-    "bool sparse=False) -> Tensor",
-    variants="function",
-)
-def embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse):
-    """Returns the rows of ``weight`` at ``indices``: ``(V, D), (*) -> (*, D)``."""
-    if weight.ndim != 2:
-        raise RuntimeError("'weight' must be 2-D")
-    if indices.dtype not in (types.int64, types.int32):
-        raise RuntimeError(
-            "Expected tensor for argument #1 'indices' to have one of the following scalar types: "
-            f"Long, Int; but got torch.{indices.dtype.title}Tensor instead (while checking "
-            "arguments "
-            "for embedding)"
-        )
-    found = bounds(indices)
-    if found is not None and (found[0] < 0 or found[1] >= weight.shape[0]):
-        raise IndexError("index out of range in self")
-    layout = weight._layout
-    shape = (*indices.shape, layout.shape[1])
-    walk = walk_layout(layout, shape, [0] * indices.ndim + [layout.strides[1]])
-    return take(
-        weight, walk, (unsqueeze(indices, indices.ndim),), layout.shape[:1], layout.strides[:1]
-    )
-
-
-@embedding.derivative
-def embedding_backward(grad, weight_layout, indices, padding_idx, scale_grad_by_freq):
-    rows, width = weight_layout.shape
-    zeros = filled(Layout.of((rows, width), grad.dtype), 0)
-    flat = reshape(indices, (indices.numel(),))
-    values = reshape(contiguous(grad), (indices.numel(), width))
-    if scale_grad_by_freq:
-        counts = filled(Layout.of((rows,), grad.dtype), 0)
-        ones = expand(filled(Layout.of((), grad.dtype), 1), tuple(flat.shape))
-        counts = scatter_add(counts, 0, flat.to(types.int64), ones)
-        values = values / unsqueeze(index_tensor(counts, (flat,)), 1)
-    if padding_idx >= 0:
-        values = values * unsqueeze((flat != padding_idx).to(grad.dtype), 1)
-    offsets = contiguous(flat.to(types.int64) * width)
-    scatter_rows(zeros, values, offsets, "sum", width)
-    return {"weight": zeros}
-
-
-for _operator in (index_select, gather, take_flat, masked_select):
-    _operator.forbids_overlap = True
 
 
 @index_select.samples
@@ -733,15 +746,13 @@ def take_samples(make):
     yield make(3, 4), make(values=[0, 11, -1], dtype="int64")
 
 
-@embedding.samples
-def embedding_samples(make):
-    yield make(10, 3), make(2, 4, dtype="int64", low=0, high=10)
-    yield make(10, 3), make(5, dtype="int64", low=0, high=10), {"padding_idx": 2}
-    yield make(10, 3), make(values=[10], dtype="int64")
+for _operator in (index_select, gather, take_flat, masked_select):
+    _operator.forbids_overlap = True
 
 
 METHODS: dict[str, Any] = {
     "__getitem__": get_item,
     "__setitem__": set_item,
     "index_put_": index_put_,
+    "__delitem__": delete_item,
 }

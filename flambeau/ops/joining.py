@@ -15,7 +15,8 @@ from flambeau.ops import call as path
 from flambeau.ops.creation import arange, empty_tensor, filled
 from flambeau.ops.declare import composite, copy, copy_, view_of
 from flambeau.ops.fused import FusedPointwise
-from flambeau.ops.scatter import walk_layout
+from flambeau.ops.reduction import sum as sum_over
+from flambeau.ops.scatter import nonzero, walk_layout
 from flambeau.ops.view import (
     contiguous,
     expand,
@@ -112,6 +113,11 @@ def stack(tensors, dim):
                 f"and {list(tensor.shape)} at entry {position}"
             )
     return cat([unsqueeze(t, dim) for t in tensors], dim)
+
+
+@stack.derivative
+def stack_backward(grad, layouts, dim):
+    return {"tensors": [select(grad, dim, k) for k in range(len(layouts))]}
 
 
 def _stacker(name: str, dim: int, at_least: int, doc: str):
@@ -256,6 +262,35 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 # -- repeating and reordering ----------------------------------------------------------------------
 
 
+def _split_along(name: str, at_least: int, dim: Callable[[Tensor], int]) -> Callable[..., Any]:
+    def pieces(
+        input: Tensor, indices_or_sections: Any = None, *indices: int, **named: Any
+    ) -> tuple[Tensor, ...]:
+        """``tensor_split`` into equal parts (or at indices) along a fixed dimension."""
+        if input.ndim < at_least:
+            raise RuntimeError(
+                f"torch.{name} requires a tensor with at least {at_least} dimension"
+                f"{'s' if at_least > 1 else ''}, but got a tensor with {input.ndim} dimensions!"
+            )
+        where = named.get("sections", named.get("indices", indices_or_sections))
+        where = (where, *indices) if indices else where
+        along = dim(input)
+        if isinstance(where, int) and (where <= 0 or input.shape[along] % where):
+            raise RuntimeError(
+                f"torch.{name} attempted to split along dimension {along}, but the size of the "
+                f"dimension {input.shape[along]} is not divisible by the split_size {where}!"
+            )
+        return tensor_split(input, where, along)
+
+    pieces.__name__ = pieces.__qualname__ = name
+    return pieces
+
+
+hsplit = _split_along("hsplit", 1, lambda x: 0 if x.ndim == 1 else 1)
+vsplit = _split_along("vsplit", 2, lambda x: 0)
+dsplit = _split_along("dsplit", 3, lambda x: 2)
+
+
 @composite("repeat(Tensor self, int[] repeats) -> Tensor", variants="method")
 def repeat(self, repeats):
     """Returns the tensor tiled ``repeats`` times along each dimension."""
@@ -276,6 +311,15 @@ def repeat(self, repeats):
     return reshape(
         contiguous(expand(wide, pairs)), tuple(r * s for r, s in zip(repeats, shape, strict=True))
     )
+
+
+@repeat.derivative
+def repeat_backward(grad, self_layout, repeats):
+    shape = (1,) * (len(repeats) - self_layout.ndim) + tuple(self_layout.shape)
+    pairs = tuple(n for r, s in zip(repeats, shape, strict=True) for n in (r, s))
+    tiles = tuple(range(0, len(pairs), 2))
+    summed = sum_over(reshape(grad, pairs), tiles) if tiles else grad
+    return {"self": reshape(summed, tuple(self_layout.shape))}
 
 
 @composite("tile(Tensor self, int[] dims) -> Tensor")
@@ -384,6 +428,11 @@ def roll(self, shifts, dims):
     return self
 
 
+@roll.derivative
+def roll_backward(grad, shifts, dims):
+    return {"self": roll(grad, tuple(-shift for shift in shifts), dims)}
+
+
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Rotates by 90 degrees ``k`` times in the plane of two dimensions."""
     if len(dims) != 2:
@@ -477,6 +526,25 @@ def tril(self, diagonal):
 @tril.derivative
 def tril_backward(grad, diagonal):
     return {"self": tril(grad, diagonal)}
+
+
+def tril_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, **options: Any
+) -> Tensor:
+    """Returns the row and column numbers of a lower triangle, as two rows."""
+    return _triangle(tril, row, col, offset, dtype)
+
+
+def triu_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, **options: Any
+) -> Tensor:
+    """Returns the row and column numbers of an upper triangle, as two rows."""
+    return _triangle(triu, row, col, offset, dtype)
+
+
+def _triangle(part: Any, rows: int, columns: int, offset: int, dtype: Any) -> Tensor:
+    inside = part(filled(Layout.of((rows, columns), types.bool_), True), offset)
+    return transpose(nonzero(inside), 0, 1).to(dtype or types.int64)  # type: ignore[attr-defined]
 
 
 @composite("triu(Tensor self, int diagonal=0) -> Tensor", variants="function method inplace out")
@@ -641,4 +709,7 @@ METHODS: dict[str, Any] = {
     "movedim": movedim,
     "moveaxis": movedim,
     "unflatten": unflatten,
+    "hsplit": hsplit,
+    "vsplit": vsplit,
+    "dsplit": dsplit,
 }

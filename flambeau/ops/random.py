@@ -6,7 +6,7 @@ computed from the numbers is recorded as usual.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flambeau.core import dtype as types
@@ -16,18 +16,52 @@ from flambeau.engine import generator as draws
 from flambeau.engine.generator import Generator
 from flambeau.engine.random_bounds import random_bounds
 from flambeau.engine.storage import Storage
+from flambeau.graph import no_grad
 from flambeau.ops import call as path
-from flambeau.ops.creation import empty_tensor, finish, like_layout, sizes_of, target_device
-from flambeau.ops.declare import check_writable, copy_, default_dtype
-from flambeau.tensor import Tensor
+from flambeau.ops.creation import (
+    ZeroHistory,
+    empty_tensor,
+    finish,
+    like_layout,
+    sizes_of,
+    target_device,
+)
+from flambeau.ops.declare import copy_, default_dtype
+from flambeau.ops.destination import check_writable
+from flambeau.tensor import UNTRACKED, Tensor
 
 Fill = Callable[..., None]
 
 
 def draw_into(tensor: Tensor, fill: Fill, generator: Generator | None, *arguments: Any) -> Tensor:
     """Fills a tensor in place; a strided one is filled in its order of memory, as PyTorch does."""
-    path.check_inplace(tensor, ())
+    graph = path.check_inplace(tensor, (tensor,))
     check_writable(tensor)
+    _draw(tensor, fill, generator, arguments)
+    if graph:
+        path.rebase(tensor, path.make_node(_HISTORIES[fill], (tensor,), (tensor,), None))
+    return tensor
+
+
+_HISTORIES = {
+    fill: ZeroHistory(f"{fill.__name__.removeprefix('fill_').title().replace('_', '')}Backward0")
+    for fill in (
+        draws.fill_uniform,
+        draws.fill_normal,
+        draws.fill_bernoulli,
+        draws.fill_random,
+        draws.fill_randint,
+        draws.fill_exponential,
+        draws.fill_cauchy,
+        draws.fill_log_normal,
+        draws.fill_geometric,
+    )
+}
+
+
+def _draw(
+    tensor: Tensor, fill: Fill, generator: Generator | None, arguments: Sequence[Any]
+) -> None:
     layout = tensor._layout
     storage = tensor._storage
     if not is_dense(layout) or may_overlap_itself(layout):
@@ -40,13 +74,14 @@ def draw_into(tensor: Tensor, fill: Fill, generator: Generator | None, *argument
             storage,
             layout.view(shape, tuple(layout.strides[d] for d in order), layout.offset),
         )
-        copy_(back, dense)
-        return tensor
+        with no_grad():
+            copy_(back, dense)
+        return
     address = storage.ready() + layout.offset * layout.dtype.itemsize
     options = {} if layout.is_contiguous or fill is not draws.fill_normal else {"contiguous": False}
     fill(generator, address, layout.numel, layout.dtype, *arguments, **options)
-    storage.version += 1
-    return tensor
+    if tensor._view_version != UNTRACKED:
+        storage.version += 1
 
 
 def _fresh(
@@ -98,7 +133,7 @@ randn = _creator(
 )
 
 
-def _like(fill: Fill, name: str) -> Callable[..., Tensor]:
+def _like(fill: Fill, name: str, kernel: str) -> Callable[..., Tensor]:
     def create(
         input: Tensor,
         *,
@@ -111,7 +146,7 @@ def _like(fill: Fill, name: str) -> Callable[..., Tensor]:
         pin_memory: bool = False,
     ) -> Tensor:
         made = like_layout(input, dtype)
-        _check_float(name, made.dtype)
+        _check_float(kernel, made.dtype)
         tensor = Tensor._from_storage(Storage(made.nbytes), made)
         return finish(draw_into(tensor, fill, generator), requires_grad)
 
@@ -120,8 +155,8 @@ def _like(fill: Fill, name: str) -> Callable[..., Tensor]:
     return create
 
 
-rand_like = _like(draws.fill_uniform, "rand_like")
-randn_like = _like(draws.fill_normal, "randn_like")
+rand_like = _like(draws.fill_uniform, "rand_like", "check_uniform_bounds")
+randn_like = _like(draws.fill_normal, "randn_like", "normal_kernel_cpu")
 
 
 def randint(
@@ -148,7 +183,9 @@ def randint(
             high = values[0]
         else:
             low = values[0]
-    assert high is not None
+    if high is None:
+        got = ", ".join(type(a).__name__ for a in args)
+        raise TypeError(f"randint() received an invalid combination of arguments - got ({got})")
     if low >= high:
         raise RuntimeError(
             f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
@@ -179,7 +216,7 @@ def randperm(
 ) -> Tensor:
     """Returns a random permutation of ``0 … n - 1``."""
     if n < 0:
-        raise RuntimeError(f"n must be non-negative, got{n}")
+        raise RuntimeError(f"Trying to create tensor with negative dimension {n}: [{n}]")
     return finish(_fresh((n,), dtype, draws.fill_randperm, generator), requires_grad, out)
 
 
@@ -206,13 +243,22 @@ def normal(
         shape: Any = (mean + std).shape  # type: ignore[operator]
     else:
         shape = like.shape
-    base = _fresh(shape, like.dtype, draws.fill_normal, generator)
-    return finish(base * std + mean, False, out)  # type: ignore[operator]
+    if isinstance(std, Tensor) and std.numel() and bool((std < 0).any()):  # type: ignore[operator]
+        raise RuntimeError("normal expects all elements of std >= 0.0")
+    base: Any = _fresh(shape, like.dtype, draws.fill_normal, generator)
+    with no_grad():
+        result = finish(base * std + mean, False, out)
+    inputs = [t for t in (mean, std) if isinstance(t, Tensor)]
+    if out is None and path.needs_graph(inputs):
+        # The draw itself has no derivative: PyTorch's gradients are zeros.
+        overload = 3 if len(inputs) == 2 else 1 if isinstance(mean, Tensor) else 2
+        path.attach(ZeroHistory(f"NormalBackward{overload}"), inputs, (result,), None)
+    return result
 
 
 def _check_std(std: float) -> None:
     if std < 0:
-        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
 
 
 # -- in place --------------------------------------------------------------------------------------
@@ -265,9 +311,14 @@ def bernoulli(
     if p is not None:
         kind = input.dtype
         return _fresh(input.shape, kind, draws.fill_bernoulli, generator, p)
-    _check_float("bernoulli_tensor_cpu_self_", input.dtype)
+    _check_float("bernoulli_tensor_cpu_p_", input.dtype)
     wide = input if input.dtype in (types.float32, types.float64) else input.float()  # type: ignore[attr-defined]
     wide = wide.detach().contiguous()
+    if input.numel() and not bool(((wide >= 0) & (wide <= 1)).all()):
+        raise RuntimeError(
+            "Expected p_in >= 0 && p_in <= 1 to be true, but got false.  (Could this error message "
+            "be improved?  If so, please report an enhancement request to PyTorch.)"
+        )
     result = empty_tensor(input.shape, input.dtype)
     if input.numel():
         draws.fill_bernoulli_each(

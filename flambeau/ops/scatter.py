@@ -192,12 +192,12 @@ def nonzero(self):
     mask = self != 0 if self.dtype is not types.bool_ else self
     positions = true_positions(mask)
     count = positions.shape[0]
-    result = empty_tensor((count, max(self.ndim, 0)), types.int64)
     if self.ndim == 0:
         return empty_tensor((count, 0), types.int64)
+    result = empty_tensor((self.ndim, count), types.int64)
     for dim in range(self.ndim):
-        result.select(1, dim).copy_(coordinate(positions, self.shape, dim))
-    return result
+        result.select(0, dim).copy_(coordinate(positions, self.shape, dim))
+    return result.t()
 
 
 def nonzero_tuple(tensor: Tensor) -> tuple[Tensor, ...]:

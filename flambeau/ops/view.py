@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, contiguous_strides
 from flambeau.core.memory_format import channels_last, channels_last_3d
 from flambeau.engine.storage import Storage
 from flambeau.graph import Node, above, no_grad
 from flambeau.ops import call as path
 from flambeau.ops.creation import filled
-from flambeau.ops.declare import composite, copy, copy_, copy_operator, expand_shape
+from flambeau.ops.declare import (
+    ViewOperator,
+    composite,
+    copy,
+    copy_,
+    copy_operator,
+    expand_shape,
+    view_of,
+)
 from flambeau.ops.declare import view as view_operator
 from flambeau.tensor import Tensor, wrap_dim
 
@@ -443,8 +453,23 @@ def diagonal_samples(make):
     yield make(3, 4), 0, 1, 1
 
 
+class _FreeView(ViewOperator):
+    """A view anywhere in the storage, which must be large enough."""
+
+    def make(self, tensor: Tensor, layout: Layout, values: Sequence[Any]) -> Tensor:
+        if layout.nbytes > tensor._storage.nbytes and layout.numel:
+            itemsize = layout.dtype.itemsize
+            raise RuntimeError(
+                f"setStorage: sizes {list(layout.shape)}, strides {list(layout.strides)}, storage "
+                f"offset {layout.offset}, and itemsize {itemsize} requiring a storage size of "
+                f"{layout.nbytes} are out of bounds for storage of size {tensor._storage.nbytes}"
+            )
+        return super().make(tensor, layout, values)
+
+
 @view_operator(
-    "as_strided(Tensor(a) self, int[] size, int[] stride, int? storage_offset=None) -> Tensor(a)"
+    "as_strided(Tensor(a) self, int[] size, int[] stride, int? storage_offset=None) -> Tensor(a)",
+    kind=_FreeView,
 )
 def as_strided(layout, size, stride, storage_offset):
     """Returns a view with the given shape, strides and offset in elements."""
@@ -463,6 +488,55 @@ def as_strided_samples(make):
     yield make(3, 4), (2, 2), (4, 1)
     yield make(3, 4), (2, 2), (1, 4), 3
     yield make(3, 4), (2,), (1, 1)
+
+
+def view_dtype(tensor: Tensor, dtype: dtype) -> Tensor:
+    """``x.view(dtype)``: the same bytes read as another type."""
+    layout = tensor._layout
+    old, new = layout.dtype.itemsize, dtype.itemsize
+    if dtype is layout.dtype:
+        return tensor
+    shape, strides, offset = list(layout.shape), list(layout.strides), layout.offset
+    if old != new:
+        _check_resized_view(layout, dtype)
+        shape[-1] = shape[-1] * old // new
+        strides = [s * old // new for s in strides[:-1]] + [1]
+        offset = offset * old // new
+    made = Layout.of(shape, dtype, layout.device, strides, offset)
+    return view_of(Tensor._from_storage(tensor._storage, layout), made)
+
+
+def _check_resized_view(layout: Layout, dtype: dtype) -> None:
+    """PyTorch's errors where elements of another size do not fit."""
+    old, new = layout.dtype, dtype
+    if layout.ndim == 0:
+        raise RuntimeError(
+            f"self.dim() cannot be 0 to view {old.title} as {new.title} (different element sizes)"
+        )
+    if layout.strides[-1] != 1:
+        raise RuntimeError(
+            f"self.stride(-1) must be 1 to view {old.title} as {new.title} (different element "
+            f"sizes), but got {layout.strides[-1]}"
+        )
+    if new.itemsize < old.itemsize:
+        return
+    ratio = new.itemsize // old.itemsize
+    if layout.shape[-1] % ratio:
+        raise RuntimeError(
+            f"self.size(-1) must be divisible by {ratio} to view {old.title} as {new.title} "
+            f"(different element sizes), but got {layout.shape[-1]}"
+        )
+    if layout.offset % ratio:
+        raise RuntimeError(
+            f"self.storage_offset() must be divisible by {ratio} to view {old.title} as "
+            f"{new.title} (different element sizes), but got {layout.offset}"
+        )
+    for dim, stride in enumerate(layout.strides[:-1]):
+        if stride % ratio:
+            raise RuntimeError(
+                f"self.stride({dim}) must be divisible by {ratio} to view {old.title} as "
+                f"{new.title} (different element sizes), but got {stride}"
+            )
 
 
 def detach(tensor: Tensor) -> Tensor:
@@ -511,7 +585,9 @@ def in_channels_last(tensor: Tensor, memory_format: object, force_copy: bool = F
     """The tensor with the channels innermost in memory; itself where they are already."""
     wanted = 4 if memory_format is channels_last else 5
     if tensor.ndim != wanted:
-        raise RuntimeError(f"required rank {wanted} tensor to use {memory_format} format")
+        raise RuntimeError(
+            f"required rank {wanted} tensor to use {memory_format!s} format".replace("torch.", "")
+        )
     order = (0, *range(2, wanted), 1)
     moved = permute(tensor, order)
     if moved._layout.is_contiguous and not force_copy:

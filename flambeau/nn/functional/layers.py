@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flambeau.graph import no_grad
-from flambeau.ops import indexing, normalization
+from flambeau.ops import embedding as table
+from flambeau.ops import normalization
 from flambeau.ops.pointwise import div, where
 from flambeau.tensor import Tensor
 
@@ -71,7 +72,7 @@ def embedding(
         input = input.contiguous()
         with no_grad():
             _limit_rows(weight.detach(), input, max_norm, norm_type)
-    return indexing.embedding(weight, input, padding_idx, scale_grad_by_freq, sparse)
+    return table.embedding(weight, input, padding_idx, scale_grad_by_freq, sparse)
 
 
 def _limit_rows(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> None:
