@@ -6,7 +6,7 @@ from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
 from flambeau.ops.creation import filled
 from flambeau.ops.declare import composite
-from flambeau.ops.indexing import index_tensor, scatter_add
+from flambeau.ops.indexing import index_put, index_tensor, scatter_add
 from flambeau.ops.scatter import bounds, scatter_rows, take, walk_layout
 from flambeau.ops.view import contiguous, expand, reshape, unsqueeze
 
@@ -51,6 +51,8 @@ def embedding_backward(grad, weight_layout, indices, padding_idx, scale_grad_by_
         values = values / unsqueeze(index_tensor(counts, (flat,)), 1)
     if padding_idx >= 0:
         values = values * unsqueeze((flat != padding_idx).to(grad.dtype), 1)
+    if values.requires_grad:
+        return {"weight": index_put(zeros, (flat,), values, True)}
     offsets = contiguous(flat.to(types.int64) * width)
     scatter_rows(zeros, values, offsets, "sum", width)
     return {"weight": zeros}

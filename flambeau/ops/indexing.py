@@ -514,8 +514,7 @@ def scatter(self, dim, index, src, reduce):
 def scatter_backward(grad, dim, index, reduce):
     if reduce == "multiply":
         raise RuntimeError("derivative for aten::scatter with reduce='multiply' is not implemented")
-    zero = expand(filled(Layout.of((), grad.dtype), 0), tuple(index.shape))
-    kept = grad if reduce == "add" else scatter_values(grad, dim, index, zero, "set")
+    kept = grad if reduce == "add" else scatter(grad, dim, index, 0)
     return {"self": kept, "src": gather(grad, dim, index)}
 
 

@@ -14,12 +14,12 @@ from flambeau.compiler import kernel as k
 from flambeau.compiler.kernel import Value
 from flambeau.compiler.scatter import plan_nonzero, plan_scatter
 from flambeau.core import dtype as types
-from flambeau.core.layout import Layout, reach
+from flambeau.core.layout import Layout, may_overlap_itself, reach
 from flambeau.engine.call import Call, Library, Lowered, View
 from flambeau.interchange import shared_array
 from flambeau.ops import call as path
 from flambeau.ops.creation import arange, empty_tensor, filled
-from flambeau.ops.declare import composite, kernel_operator
+from flambeau.ops.declare import composite, copy_, kernel_operator
 from flambeau.ops.fused import FusedPointwise
 from flambeau.ops.view import as_strided, contiguous, reshape
 from flambeau.tensor import Tensor
@@ -219,6 +219,11 @@ def as_strided_backward(grad, self_layout, size, stride, storage_offset):
     viewed = layout.view(size, stride, start)
     extent = max(reach(layout.shape, layout.strides, layout.offset), reach(size, stride, start))
     whole = filled(Layout.of((extent,), grad.dtype), 0)
+    if not may_overlap_itself(viewed):
+        copy_(as_strided(whole, tuple(size), tuple(stride), start), grad)
+        return {
+            "self": as_strided(whole, tuple(layout.shape), tuple(layout.strides), layout.offset)
+        }
     places = contiguous(
         as_strided(arange(extent), tuple(viewed.shape), tuple(viewed.strides), start)
     )

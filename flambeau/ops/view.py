@@ -635,10 +635,8 @@ class _CopySlices:
         layout, inner = node.saved
         (grad,) = grads
         whole = geometry(node.output_layouts[0], grad)
-        inside = Tensor._from_storage(
-            whole._storage,
-            layout.with_dtype(grad.dtype).view(layout.shape, layout.strides, layout.offset),
-        )
+        # A view in the graph's eyes too, so that this can be differentiated again.
+        inside = as_strided(whole, tuple(layout.shape), layout.strides, layout.offset)
         results = inner.operator.backward(inner, [copy(inside)])
         first = results[0]
         if first is None:
@@ -659,13 +657,7 @@ class _StridedView:
         (grad,) = grads
         zero = filled(Layout.of((), grad.dtype), 0)
         whole = geometry(base, expand(zero, base.shape))
-        copy_(
-            Tensor._from_storage(
-                whole._storage,
-                Layout.of(layout.shape, grad.dtype, grad.device, layout.strides, layout.offset),
-            ),
-            grad,
-        )
+        copy_(as_strided(whole, tuple(layout.shape), layout.strides, layout.offset), grad)
         return [whole]
 
 
