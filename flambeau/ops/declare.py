@@ -30,6 +30,7 @@ from flambeau.ops.destination import (
     check_out,
     check_overlap,
     check_writable,
+    expand_shape,
     resize_out,
 )
 from flambeau.ops.operator import Operator
@@ -754,25 +755,6 @@ class _CopyInto(PointwiseOperator):
         read, write = View(slots[1], layouts[1]), View(slot, layout)
         work = Pointwise(lambda inputs, _: [inputs[0].cast(layout.dtype)])
         return Call(self.name, key, (read,), (write,), (), (), work)
-
-
-def expand_shape(source: Sequence[int], target: Sequence[int]) -> tuple[int, ...]:
-    """``target``, if ``source`` expands to it; PyTorch's error otherwise."""
-    if len(source) > len(target):
-        raise RuntimeError(
-            f"expand(torch.FloatTensor{{{list(source)}}}, size={list(target)}): the number of "
-            "sizes "
-            f"provided ({len(target)}) must be greater or equal to the number of dimensions in the "
-            f"tensor ({len(source)})"
-        )
-    for d in range(1, len(source) + 1):
-        if source[-d] not in (1, target[-d]):
-            raise RuntimeError(
-                f"The expanded size of the tensor ({target[-d]}) must match the existing size "
-                f"({source[-d]}) at non-singleton dimension {len(target) - d}.  Target sizes: "
-                f"{list(target)}.  Tensor sizes: {list(source)}"
-            )
-    return tuple(target)
 
 
 copy_into = _CopyInto(

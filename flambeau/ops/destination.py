@@ -98,3 +98,22 @@ def resize(tensor: Tensor, shape: Sequence[int]) -> None:
     if layout.nbytes > tensor._storage.nbytes:
         tensor._storage.resize(layout.nbytes)
     tensor._layout = layout
+
+
+def expand_shape(source: Sequence[int], target: Sequence[int]) -> tuple[int, ...]:
+    """``target``, if ``source`` expands to it; PyTorch's error otherwise."""
+    if len(source) > len(target):
+        raise RuntimeError(
+            f"expand(torch.FloatTensor{{{list(source)}}}, size={list(target)}): the number of "
+            "sizes "
+            f"provided ({len(target)}) must be greater or equal to the number of dimensions in the "
+            f"tensor ({len(source)})"
+        )
+    for d in range(1, len(source) + 1):
+        if source[-d] not in (1, target[-d]):
+            raise RuntimeError(
+                f"The expanded size of the tensor ({target[-d]}) must match the existing size "
+                f"({source[-d]}) at non-singleton dimension {len(target) - d}.  Target sizes: "
+                f"{list(target)}.  Tensor sizes: {list(source)}"
+            )
+    return tuple(target)

@@ -13,8 +13,8 @@ from flambeau.core.layout import Layout, broadcast_shapes
 from flambeau.interchange import item, tensor_from_data
 from flambeau.ops import call as path
 from flambeau.ops.creation import empty_tensor, filled
-from flambeau.ops.declare import composite, copy, copy_, expand_shape
-from flambeau.ops.destination import check_writable
+from flambeau.ops.declare import composite, copy, copy_
+from flambeau.ops.destination import check_writable, expand_shape
 from flambeau.ops.scatter import (
     bounds,
     check_indices,

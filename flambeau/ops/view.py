@@ -18,10 +18,10 @@ from flambeau.ops.declare import (
     copy,
     copy_,
     copy_operator,
-    expand_shape,
     view_of,
 )
 from flambeau.ops.declare import view as view_operator
+from flambeau.ops.destination import expand_shape
 from flambeau.tensor import Tensor, wrap_dim
 
 
