@@ -397,12 +397,14 @@ class Builder:
 
     # -- functions ---------------------------------------------------------------------------
 
-    def function(self, name: str, parameters: str, *, internal: bool = False) -> str:
+    def function(
+        self, name: str, parameters: str, *, internal: bool = False, convention: str = ""
+    ) -> str:
         """The finished function.  ``parameters`` as in LLVM: ``ptr %args, i64 %begin, i64
         %end``.
         """
         body = "\n".join(self.lines)
-        linkage = "internal " if internal else ""
+        linkage = "internal " if internal else convention
         return f"define {linkage}void @{name}({parameters}) #0 {{\nentry:\n{body}\n  ret void\n}}\n"
 
 

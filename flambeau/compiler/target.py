@@ -12,6 +12,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from flambeau.compiler.builder import Builder, Var
 from flambeau.core.config import config
 
 _ELEMENT_BITS = {"i1": 8, "half": 16, "bfloat": 16, "float": 32, "double": 64, "ptr": 64}
@@ -117,10 +118,10 @@ class Target:
         return f"{self.name} {self.triple} {self.cpu} {self.attributes} {self.vector_bits}"
 
     @staticmethod
-    def nvptx(sm: str = "sm_90") -> Target:
+    def nvptx(sm: str = "sm_90") -> GpuTarget:
         """NVIDIA GPUs of compute capability ``sm``; one lane per thread."""
         number = int(sm.removeprefix("sm_").rstrip("a"))
-        return Target(
+        return NvptxTarget(
             name="nvptx",
             triple="nvptx64-nvidia-cuda",
             cpu=sm,
@@ -129,6 +130,69 @@ class Target:
             vector_bits=0,
             data_layout="e-p6:32:32-i64:64-i128:128-i256:256-v16:16-v32:32-n16:32:64",
         )
+
+
+class GpuTarget(Target):
+    """A machine that runs a kernel in many threads: a grid of blocks of `block_threads` each."""
+
+    block_threads = 256
+    """Threads per block: part of the definition of a reduction's result"""
+    convention = ""
+    """LLVM's calling convention of kernels"""
+
+    def thread_index(self, b: Builder) -> Var:
+        """This thread's number within its block, as i64."""
+        raise AssertionError(f"{type(self).__name__} does not say which thread it is")
+
+    def block_index(self, b: Builder) -> Var:
+        """This block's number within the grid."""
+        raise AssertionError(f"{type(self).__name__} does not say which block it is")
+
+    def block_count(self, b: Builder) -> Var:
+        """How many blocks the grid has."""
+        raise AssertionError(f"{type(self).__name__} does not say how many blocks there are")
+
+    def barrier(self, b: Builder) -> None:
+        """Waits until every thread of the block is here."""
+        raise AssertionError(f"{type(self).__name__} has no barrier")
+
+    def shared(self, b: Builder, name: str, type_: str) -> tuple[Var, str]:
+        """Memory of the block: its address, and a global definition that the module needs."""
+        raise AssertionError(f"{type(self).__name__} has no shared memory")
+
+    def device_pointer(self, b: Builder, pointer: Var) -> Var:
+        """A pointer from the argument block as one to the device's memory."""
+        return pointer
+
+
+class NvptxTarget(GpuTarget):
+    """NVIDIA GPUs, through PTX."""
+
+    convention = "ptx_kernel "
+
+    def _register(self, b: Builder, name: str) -> Var:
+        number = b.intrinsic(f"llvm.nvvm.read.ptx.sreg.{name}.x", "i32")
+        return b.convert("zext", number, "i64")
+
+    def thread_index(self, b: Builder) -> Var:
+        return self._register(b, "tid")
+
+    def block_index(self, b: Builder) -> Var:
+        return self._register(b, "ctaid")
+
+    def block_count(self, b: Builder) -> Var:
+        return self._register(b, "nctaid")
+
+    def barrier(self, b: Builder) -> None:
+        b.declarations.add("declare void @llvm.nvvm.barrier0()")
+        b.do("call void @llvm.nvvm.barrier0()")
+
+    def shared(self, b: Builder, name: str, type_: str) -> tuple[Var, str]:
+        definition = f"@{name} = internal addrspace(3) global {type_} undef, align 16"
+        return Var("ptr addrspace(3)", f"@{name}"), definition
+
+    def device_pointer(self, b: Builder, pointer: Var) -> Var:
+        return b.emit("ptr addrspace(1)", f"addrspacecast {pointer} to ptr addrspace(1)")
 
 
 def _ptx_version(compute_capability: int) -> int:
