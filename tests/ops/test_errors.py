@@ -21,4 +21,6 @@ def test_every_case_is_recorded() -> None:
 @pytest.mark.parametrize("name", error_cases.CASES)
 def test_type_and_text(name: str) -> None:
     torch.manual_seed(0)
-    assert error_cases.outcome(error_cases.CASES[name], torch) == EXPECTED[name]
+    kind, text = error_cases.outcome(error_cases.CASES[name], torch)
+    # Python 3.13 adds a guess to its own errors about keywords.
+    assert [kind, text.split(". Did you mean")[0]] == EXPECTED[name]
