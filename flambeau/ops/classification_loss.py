@@ -430,3 +430,14 @@ def nll_loss_samples(make):
     yield make(4, 3, transposed=True), make(values=[1, 0, 2], dtype="int64"), {"reduction": SUM}
     yield make(3, 5), make(values=[1, 5, 2], dtype="int64"), {"reduction": MEAN}
     yield make(3, 5, dtype="bfloat16"), classes(), {"reduction": MEAN}
+
+
+@cross_entropy_loss.samples
+def cross_entropy_loss_samples(make):
+    labels = [0, 3, 2, 4]
+    yield make(4, 5), make(values=labels, dtype="int64"), None, 1
+    yield make(4, 5), make(values=labels, dtype="int64"), make(5, low=0.1), 2, 3
+    yield make(4, 5), make(values=labels, dtype="int64"), None, 1, -100, 0.1
+    yield make(4, 5), make(4, 5, low=0, high=1), None, 1
+    yield make(2, 5, 3), make(2, 3, dtype="int64", low=0, high=5), None, 0
+    yield make(4, 5), make(values=[0, 1, 2, 9], dtype="int64"), None, 1

@@ -749,6 +749,23 @@ for _operator in (index_select, gather, take_flat, masked_select):
     _operator.forbids_overlap = True
 
 
+@index_copy.samples
+def index_copy_samples(make):
+    yield make(4, 5), 0, make(values=[0, 2], dtype="int64"), make(2, 5)
+    yield make(4, 5), -1, make(values=[4], dtype="int64"), make(4, 1)
+
+
+@index_fill.samples
+def index_fill_samples(make):
+    yield make(4, 5), 0, make(values=[0, 2], dtype="int64"), 1.5
+    yield make(4, 5), 1, make(values=[4, 4], dtype="int64"), -1
+
+
+@masked_scatter.samples
+def masked_scatter_samples(make):
+    yield make(3, 4), make(3, 4, dtype="bool"), make(12)
+
+
 METHODS: dict[str, Any] = {
     "__getitem__": get_item,
     "__setitem__": set_item,

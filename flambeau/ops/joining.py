@@ -573,18 +573,16 @@ def diag(self, diagonal):
 @composite("diag_embed(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> Tensor")
 def diag_embed(self, offset, dim1, dim2):
     """Returns matrices with the last dimension on their diagonals."""
-    first, second = wrap_dim(dim1, self.ndim + 1), wrap_dim(dim2, self.ndim + 1)
+    n = self.shape[-1] + abs(offset)
+    ndim = self.ndim + 1
+    first, second = wrap_dim(dim1, ndim), wrap_dim(dim2, ndim)
     if first == second:
         raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
-    n = self.shape[-1] + abs(offset)
-    result = filled(Layout.of((*self.shape[:-1], n, n), self.dtype), 0)
-    copy_(result.diagonal(offset, -2, -1), self)
-    a, b = wrap_dim(dim1, result.ndim), wrap_dim(dim2, result.ndim)
-    return (
-        movedim(result, (-2, -1), (a, b))
-        if (a, b) != (result.ndim - 2, result.ndim - 1)
-        else result
-    )
+    rest = iter(self.shape[:-1])
+    shape = tuple(n if d in (first, second) else next(rest) for d in range(ndim))
+    result = filled(Layout.of(shape, self.dtype), 0)
+    copy_(result.diagonal(offset, first, second), self)
+    return result
 
 
 @composite("one_hot(Tensor self, int num_classes=-1) -> Tensor", variants="", differentiable=False)
@@ -695,6 +693,57 @@ def diag_samples(make):
     yield (make(3),)
     yield make(3), 1
     yield make(3, 4), -1
+
+
+@hstack.samples
+def hstack_samples(make):
+    yield ([make(3), make(2)],)
+    yield ([make(3, 1), make(3, 2)],)
+
+
+@vstack.samples
+def vstack_samples(make):
+    yield ([make(3), make(3)],)
+    yield ([make(2, 3), make(1, 3)],)
+
+
+@dstack.samples
+def dstack_samples(make):
+    yield ([make(2, 3), make(2, 3)],)
+
+
+@column_stack.samples
+def column_stack_samples(make):
+    yield ([make(3), make(3, 2)],)
+
+
+@repeat.samples
+def repeat_samples(make):
+    yield make(2, 3), (2, 1)
+    yield make(3), (2, 2)
+    yield make(2, 3, transposed=True), (1, 2)
+    yield make(2, 3), (2,)
+
+
+@tile.samples
+def tile_samples(make):
+    yield make(2, 3), (2,)
+    yield make(3), (2, 2)
+
+
+@diag_embed.samples
+def diag_embed_samples(make):
+    yield (make(2, 3),)
+    yield make(2, 3), 1
+    yield make(2, 3), 0, 0, 2
+
+
+@one_hot.samples
+def one_hot_samples(make):
+    yield (make(4, dtype="int64", low=0, high=5),)
+    yield make(2, 3, dtype="int64", low=0, high=5), 6
+    yield make(3, dtype="int64", low=0, high=5), 1
+    yield (make(3),)
 
 
 METHODS: dict[str, Any] = {

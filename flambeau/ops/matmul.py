@@ -404,3 +404,15 @@ def outer(self, vec2):
 def outer_samples(make):
     yield make(3), make(4)
     yield make(3, 2), make(4)
+
+
+@baddbmm.samples
+def baddbmm_samples(make):
+    yield make(2, 3, 5), make(2, 3, 4), make(2, 4, 5)
+    yield make(5), make(2, 3, 4), make(2, 4, 5), {"beta": 0.5, "alpha": 2}
+
+
+@addmv.samples
+def addmv_samples(make):
+    yield make(3), make(3, 4), make(4)
+    yield make(3), make(3, 4), make(4), {"beta": 2, "alpha": 0.5}

@@ -632,3 +632,10 @@ def rms_norm(input, normalized_shape, weight, eps):
 def rms_norm_samples(make):
     yield make(3, 5), (5,)
     yield make(2, 3, 4), (3, 4), make(3, 4), 1e-3
+
+
+@batch_norm.samples
+def batch_norm_samples(make):
+    yield make(4, 3), make(3), make(3), None, None, True, 0.1, 1e-5, False
+    yield make(2, 3, 4, 5), make(3), make(3), None, None, True, 0.1, 1e-5, False
+    yield make(4, 3), None, None, make(3), make(3, low=0.5), False, 0.1, 1e-5, False
