@@ -65,7 +65,7 @@ from flambeau.ops.call import (
     record_inplace,
     record_unary,
 )
-from flambeau.ops.declare import PointwiseOperator, ViewOperator, copy_
+from flambeau.ops.declare import PointwiseOperator, copy_
 from flambeau.ops.operator import OPERATORS, Operator
 from flambeau.ops.schema import REQUIRED
 from flambeau.tensor import UNTRACKED, Tensor
@@ -120,27 +120,6 @@ def binary_dunder(op: Operator, swap: bool = False) -> Callable[..., Any]:
             raise
 
     return dunder
-
-
-def view_method(op: ViewOperator) -> Callable[..., Any]:
-    """Remembers, per layout, what the raw arguments of a call came to."""
-
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if kwargs:
-            return op.call_method((self, *args), kwargs)
-        key = (op, "raw", args)
-        try:
-            found: Any = self._layout.views.get(key)
-        except TypeError:
-            return op.call_method((self, *args), kwargs)
-        if found is None:
-            values = op.schema.bind((self, *args), kwargs, method=True)
-            found = op.layout_of(self._layout, values), values[1:]
-            self._layout.views[key] = found
-        layout, rest = found
-        return op.make(self, layout, [self, *rest])
-
-    return method
 
 
 def general_method(op: Operator) -> Callable[..., Any]:
@@ -215,8 +194,6 @@ def method_for(op: Operator) -> Callable[..., Any]:
         if len(tensors) == 2 and tensors[1].kind == "Operand" and others_have_defaults:
             op.short, op.short_arity = binary_method(op), 2
             return op.short
-    if isinstance(op, ViewOperator):
-        return view_method(op)
     return general_method(op)
 
 
@@ -462,7 +439,7 @@ def _imaginary(self: Tensor) -> Tensor:
     raise RuntimeError("imag is not implemented for tensors with non-complex dtypes.")
 
 
-_reshaped = view_method(view.view)
+_reshaped = general_method(view.view)
 
 
 def _view(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:

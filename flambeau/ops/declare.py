@@ -169,9 +169,10 @@ class PointwiseOperator(Operator):
         if out is not None:
             return self._record_out(values, operands, static, numbers, out)
         results = path.record(self, operands, static, numbers)
-        inputs = [values[k] for k in self.tensor_positions]
-        if self.differentiable and path.needs_graph(inputs):
-            path.attach(self, inputs, results, self.derivative_arguments(values))
+        if grad_mode.enabled and self.differentiable:
+            inputs = [values[k] for k in self.tensor_positions]
+            if path.needs_graph(inputs):
+                path.attach(self, inputs, results, self.derivative_arguments(values))
         return results[0] if self.results == 1 else results
 
     def split(self, values: Sequence[Any]) -> tuple[list[Any], tuple[Any, ...], list[int | float]]:
@@ -404,9 +405,10 @@ class _FreshOperator(Operator):
         return {name: values[names.index(name)] for name in rule.arguments}
 
     def with_graph(self, values: list[Any], results: tuple[Tensor, ...]) -> Any:
-        inputs = self.graph_inputs(values)
-        if self.differentiable and path.needs_graph(inputs):
-            path.attach(self, inputs, results, self.derivative_arguments(values))
+        if grad_mode.enabled and self.differentiable:
+            inputs = self.graph_inputs(values)
+            if path.needs_graph(inputs):
+                path.attach(self, inputs, results, self.derivative_arguments(values))
         return results[0] if len(self.schema.returns) == 1 else results
 
     def graph_inputs(self, values: list[Any]) -> list[Any]:
@@ -546,6 +548,28 @@ class ViewOperator(Operator):
     def __init__(self, schema: Schema, body: Callable[..., Layout], **more: Any) -> None:
         super().__init__(schema, body, **more)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs or not args or not isinstance(args[0], Tensor):
+            return super().__call__(*args, **kwargs)
+        return self.call_method(args, kwargs)
+
+    def call_method(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Remembers, per layout, what the raw arguments of a call came to."""
+        if kwargs:
+            return super().call_method(args, kwargs)
+        tensor: Tensor = args[0]
+        key = (self, "raw", *args[1:])
+        try:
+            found: Any = tensor._layout.views.get(key)
+        except TypeError:  # a list is not hashable
+            return super().call_method(args, kwargs)
+        if found is None:
+            values = self.schema.bind(args, kwargs, method=True)
+            found = self.layout_of(tensor._layout, values), values[1:]
+            tensor._layout.views[key] = found
+        layout, rest = found
+        return self.make(tensor, layout, [tensor, *rest])
+
     def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Tensor:
         tensor: Tensor = values[0]
         layout = self.layout_of(tensor._layout, values)
@@ -565,7 +589,8 @@ class ViewOperator(Operator):
 
     def make(self, tensor: Tensor, layout: Layout, values: Sequence[Any]) -> Tensor:
         result = view_of(tensor, layout)
-        if tensor.requires_grad and grad_mode.enabled:
+        possible = tensor._requires_grad or tensor._base is not None
+        if possible and grad_mode.enabled and tensor.requires_grad:
             path.attach(self, (tensor,), (result,), self.derivative_arguments(values))
         return result
 
@@ -596,8 +621,6 @@ def view_of(tensor: Tensor, layout: Layout) -> Tensor:
         result._view_version = UNTRACKED
         return result
     result._view_version = tensor._storage.version if grad_mode.enabled else -1
-    if not grad_mode.enabled and result._base._view_version < 0:
-        result._view_version = -1
     return result
 
 
