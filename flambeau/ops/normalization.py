@@ -638,4 +638,3 @@ def rms_norm_samples(make):
 def batch_norm_samples(make):
     yield make(4, 3), make(3), make(3), None, None, True, 0.1, 1e-5, False
     yield make(2, 3, 4, 5), make(3), make(3), None, None, True, 0.1, 1e-5, False
-    yield make(4, 3), None, None, make(3), make(3, low=0.5), False, 0.1, 1e-5, False
