@@ -11,7 +11,9 @@ traces it into the kernel under construction.
 
 from __future__ import annotations
 
+import functools
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -62,7 +64,7 @@ class Kernel:
     def rank(self) -> int:
         return len(self.reduced)
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """A text equal for equal kernels only; names the kernel in the object cache."""
         loops = "".join("r" if r else "k" for r in self.reduced)
@@ -72,6 +74,15 @@ class Kernel:
             f"{i.operation} {i.arguments} {i.dtype.name} {i.attribute!r}" for i in self.instructions
         )
         return f"{loops}{'/split' if self.split else ''}\n{operands}\n{scalars}\n{lines}"
+
+    @functools.cached_property
+    def module_key(self) -> str:
+        """What its module is called in the caches of compiled code."""
+        return f"kernel\n{self.key}"
+
+    def interned(self) -> Kernel:
+        """The one kernel of this key that plans share."""
+        return _kernels.setdefault(self.key, self)
 
     def __repr__(self) -> str:
         loops = " ".join(f"{'reduce' if r else 'for'} i{k}" for k, r in enumerate(self.reduced))
@@ -90,6 +101,8 @@ class Kernel:
             lines.append(f"  %{k} = {text} : {i.dtype.name}")
         return "\n".join(lines)
 
+
+_kernels: weakref.WeakValueDictionary[str, Kernel] = weakref.WeakValueDictionary()
 
 Operandlike = "Value | bool | int | float"
 
@@ -217,7 +230,8 @@ class Tracer:
         dtype: dtype,
         attribute: int | float | str | None = None,
     ) -> Value:
-        instruction = Instruction(operation, tuple(a.index for a in arguments), dtype, attribute)
+        indices = tuple([a.index for a in arguments])
+        instruction = Instruction(operation, indices, dtype, attribute)
         if operation == "constant":
             # 0.0 == -0.0 == False and nan != nan as dictionary keys: spell the bits instead.
             key = instruction._replace(attribute=f"{type(attribute).__name__} {attribute!r}")

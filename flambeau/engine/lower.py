@@ -277,7 +277,8 @@ class _Trace:
         return tuple(extents)
 
     def _nest(self, reduced: tuple[bool, ...], extents: tuple[int, ...], **more: Any) -> _Nest:
-        kernel = self.tracer.finish(reduced, split=more.get("total_extent") is not None)
+        traced = self.tracer.finish(reduced, split=more.get("total_extent") is not None)
+        kernel = traced.interned()
         return _Nest(
             kernel, extents, tuple(self.views), tuple(self.strides), tuple(self.numbers), **more
         )
@@ -510,7 +511,7 @@ def _native(nest: _Nest, target: Target) -> NativeCall:
     total = _product(nest.extents)
     grain = max(1, _GRAIN * tasks // max(total, 1))
     return NativeCall(
-        "kernel\n" + kernel.key,
+        kernel.module_key,
         lambda: schedule.source(kernel, target),
         schedule.FUNCTION,
         (schedule.FUNCTION,),

@@ -43,6 +43,8 @@ def sum_to_shape(tensor: Tensor, shape) -> Tensor:
     dims = tuple(range(lead)) + tuple(
         lead + d for d, n in enumerate(shape) if n == 1 and tensor.shape[lead + d] != 1
     )
+    if lead and len(dims) == lead:
+        return sum(tensor, dims)
     if dims:
         tensor = sum(tensor, dims, True)
     if lead:
