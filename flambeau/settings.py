@@ -12,7 +12,7 @@ from flambeau.core.dtype import dtype
 from flambeau.core.scalar import result_type as _result_type
 from flambeau.core.scalar import scalar_dtype
 from flambeau.engine.runtime import backend
-from flambeau.engine.tape import thread
+from flambeau.engine.turns import turns
 from flambeau.ops.declare import can_cast as _can_cast
 from flambeau.tensor import Tensor
 
@@ -28,8 +28,9 @@ def set_default_dtype(d: dtype) -> None:
     if not isinstance(d, dtype) or not d.is_floating_point:
         raise TypeError("only floating-point types are supported as the default type")
     config.default_dtype = d.name
-    # Calls recorded before may have been typed by the former default.
-    thread.tape.forget()
+    # Calls recorded before, by any thread, may have been typed by the former default.
+    for tape in turns.tapes():
+        tape.forget()
 
 
 def set_default_tensor_type(t: Any) -> None:

@@ -186,6 +186,7 @@ class _Nest:
 
 
 _LOADS = frozenset({"load", "gather"})
+_TOUCHES = _LOADS | {"store"}
 
 
 class _Trace:
@@ -493,10 +494,12 @@ def _native(nest: _Nest, target: Target) -> NativeCall:
     kernel = nest.kernel
     arguments = schedule.ArgumentMap(kernel)
     words: list[Word] = []
-    for view, operand in zip(nest.views, kernel.operands, strict=True):
+    touched = {i.attribute for i in kernel.instructions if i.operation in _TOUCHES}
+    for k, view in enumerate(nest.views):
         if isinstance(view, _Partial):
             words.append(Scratch(view.byte_offset))
-        elif operand.kind == IOTA:
+        elif kernel.operands[k].kind == IOTA or k not in touched:
+            # No address: a body may leave an operand alone, whose slot then needs no memory.
             words.append(0)
         else:
             words.append(Address(view.slot, view.layout.offset * view.layout.dtype.itemsize))

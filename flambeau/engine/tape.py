@@ -239,8 +239,25 @@ class Tape:
                 storage.block = LostBlock(storage.nbytes, str(error))
 
     def forget(self) -> None:
-        """Runs what is pending and forgets every known call: what they mean is about to change."""
-        self.flush()
+        """Runs what is pending and forgets every known call: what they mean is about to change.
+
+        Any thread may ask for it.
+        """
+        me = get_ident()
+        if self.owner != me:
+            turns.share()
+        with turns.run_lock:
+            self._begin(me)
+            try:
+                if self.owner != me:
+                    wait_until_consistent(self)
+                if self.slots:
+                    self._run(keep_slots=self.busy == WAITING)
+            finally:
+                self._start_afresh()
+                self.flushing = 0
+
+    def _start_afresh(self) -> None:
         self.root = Call("start", None)
         self.calls_known = 0
         self.cursor = self.root
@@ -248,8 +265,7 @@ class Tape:
     def clear(self, keep_slots: bool = False) -> None:
         """Forgets the pending calls; every storage leaves the tape."""
         if self.calls_known > _MAX_CALLS:
-            self.root = Call("start", None)
-            self.calls_known = 0
+            self._start_afresh()
         # First, so that an interrupt further down finds nothing left to run.
         self.cursor = self.root
         self.scalars = []

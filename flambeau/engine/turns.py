@@ -65,7 +65,7 @@ class Turns:
 
     def hold_for_fork(self) -> None:
         """A child must not inherit a plan in the middle of running."""
-        if any(t is not None and t.owner != threading.get_ident() for t in self._alive()):
+        if any(t is not None and t.owner != threading.get_ident() for t in self.tapes()):
             self.share()
         self.run_lock.acquire()
 
@@ -76,10 +76,11 @@ class Turns:
         """Locks may have been held by threads that do not exist here."""
         self.run_lock = threading.RLock()
         self.bind_lock = threading.Lock()
-        for tape in self._alive():
+        for tape in self.tapes():
             tape.flushing = 0
 
-    def _alive(self) -> list[Tape]:
+    def tapes(self) -> list[Tape]:
+        """The tapes of the living threads."""
         return [tape for tape in (ref() for ref in self._tapes) if tape is not None]
 
 

@@ -1,7 +1,6 @@
 """The kinds of operators and the decorators that declare them.
 
-*pointwise*: a body over kernel values; *reduction*: a body, a combination and a finish; *view*: a
-rule
+*pointwise*: a body over kernel values; *reduction*: a body and a combination; *view*: a rule
 from layout to layout; *kernel*: a shape rule and a lowering to kernels of its own; *composite*:
 ordinary code over tensors.  README.md in this folder is the guide for writing one.
 """
@@ -434,14 +433,12 @@ class ReductionOperator(_FreshOperator):
         body: Body,
         combine: str,
         promote: Callable[[dtype, dtype | None], tuple[dtype, dtype]],
-        finish: Body | None = None,
         empty_ok: bool = True,
         **more: Any,
     ) -> None:
         super().__init__(schema, body, **more)
         self.combine = tuple(combine.split())
         self.promote = promote
-        self.finish = finish
         self.empty_ok = empty_ok
         self.names = [p.name for p in schema.parameters]
 
@@ -481,9 +478,6 @@ class ReductionOperator(_FreshOperator):
             if self._indexed()
             else (View(slots[0], layout),)
         )
-        count = 1
-        for d in dims:
-            count *= layout.shape[d]
 
         def traced(inputs: Sequence[Value], _: Sequence[Value]) -> Sequence[Value]:
             value = self.body(inputs[0].cast(compute), **arguments)
@@ -491,9 +485,7 @@ class ReductionOperator(_FreshOperator):
             return [*outcome, inputs[1]] if self._indexed() else outcome
 
         def finished(reduced: Sequence[Value], _: Sequence[Value]) -> Sequence[Value]:
-            outcome = self.finish(*reduced, count=count) if self.finish else tuple(reduced)
-            outcome = outcome if isinstance(outcome, tuple) else (outcome,)
-            return [o.cast(r) for o, r in zip(outcome, results, strict=True)]
+            return [o.cast(r) for o, r in zip(reduced, results, strict=True)]
 
         work = Reduction(traced, self.combine, dims, finished)
         return Call(self.name, key, reads, writes, outputs, (), work)
@@ -712,7 +704,7 @@ def pointwise(
 
 
 def reduction(schema: str, **options: Any) -> Callable[[Body], ReductionOperator]:
-    """Declares a reduction; options: ``combine promote finish empty_ok variants``."""
+    """Declares a reduction; options: ``combine promote empty_ok variants``."""
     return lambda body: ReductionOperator(parse(schema), body, **options)
 
 

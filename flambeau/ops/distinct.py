@@ -243,9 +243,6 @@ def _check_search(sequence: Tensor, values: Tensor) -> None:
 
 def _searched(sequence: Tensor, values: Tensor, int32: bool, right: bool) -> Tensor:
     length = sequence.shape[-1]
-    if not length:
-        kind = types.int32 if int32 else types.int64
-        return filled(Layout.of(values.shape, kind, values.device), 0)
     if sequence.ndim == 1:
         walk = Layout.of(values.shape, types.int64, values.device, (0,) * values.ndim)
     else:

@@ -141,3 +141,11 @@ def test_debug_prints_what_is_new(capfd):
     assert "add(%0:float32[101], float)" in first
     assert "writes %1" in first and "%0 = load @0 : float32" in first
     assert second == ""
+
+
+def test_a_kernel_that_leaves_an_operand_alone():
+    """A search among nothing reads no element of it; what it is made of need not exist."""
+    values = torch.ones(3)
+    thread.tape.flush()
+    assert torch.searchsorted(torch.ones(4)[4:] + 1.0, values).tolist() == [0, 0, 0]
+    assert torch.searchsorted(torch.empty(0), values).tolist() == [0, 0, 0]

@@ -194,3 +194,25 @@ def test_a_fork_while_another_thread_runs_plans():
         stop.set()
         worker.join(30)
     assert turns.several
+
+
+def test_another_threads_calls_are_forgotten_with_the_default_dtype():
+    x = torch.ones(4, dtype=torch.int64)
+    found, turn, answered = [], threading.Event(), threading.Event()
+
+    def watcher():
+        found.append((x / 2).dtype)
+        answered.set()
+        assert turn.wait(30)
+        found.append((x / 2).dtype)
+
+    def setter():
+        assert answered.wait(30)
+        torch.set_default_dtype(torch.float64)
+        turn.set()
+
+    try:
+        run_all(watcher, setter)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == [torch.float32, torch.float64]
