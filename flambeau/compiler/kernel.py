@@ -21,8 +21,9 @@ from typing import NamedTuple
 from flambeau.core import dtype as types
 from flambeau.core.dtype import dtype
 
-# Stride classes of an operand along the innermost loop.
-BROADCAST, UNIT, STRIDED = 0, 1, 2
+# Stride classes of an operand along the innermost loop; TRANSPOSED is strided along it, but
+# contiguous along the loop around it.
+BROADCAST, UNIT, STRIDED, TRANSPOSED = 0, 1, 2, 3
 
 # How an operand is addressed: through strides; its own running offset is the value; by computed
 # offsets from its base.
@@ -64,6 +65,11 @@ class Kernel:
     def rank(self) -> int:
         return len(self.reduced)
 
+    @property
+    def tiled(self) -> bool:
+        """Whether the two innermost loops are walked in tiles."""
+        return any(o.inner == TRANSPOSED for o in self.operands)
+
     @functools.cached_property
     def key(self) -> str:
         """A text equal for equal kernels only; names the kernel in the object cache."""
@@ -88,7 +94,7 @@ class Kernel:
         loops = " ".join(f"{'reduce' if r else 'for'} i{k}" for k, r in enumerate(self.reduced))
         lines = [f"kernel [{loops}]{' split' if self.split else ''}"]
         for k, operand in enumerate(self.operands):
-            stride = ("broadcast", "unit", "strided")[operand.inner]
+            stride = ("broadcast", "unit", "strided", "transposed")[operand.inner]
             lines.append(f"  @{k}: {operand.dtype.name} {operand.kind} {stride}")
         for k, i in enumerate(self.instructions):
             arguments = ", ".join(f"%{a}" for a in i.arguments)

@@ -32,6 +32,7 @@ from flambeau.compiler.schedule_reduction import (
     ColumnReduction,
     RowReduction,
 )
+from flambeau.compiler.schedule_tiles import TiledPointwise, block_count
 from flambeau.compiler.target import Target
 
 FUNCTION = "kernel"
@@ -114,6 +115,7 @@ class CpuSchedule:
         self.b = Builder()
         self.map = ArgumentMap(kernel)
         self.levels = levels_of(kernel)
+        self.contiguous: tuple[int, ...] = (UNIT,)
         self.uniform: dict[int, Var] = {}
         self.splats: dict[int, Var] = {}
         b = self.b
@@ -130,7 +132,9 @@ class CpuSchedule:
 
     def source(self) -> str:
         """The module's IR text."""
-        if not any(self.kernel.reduced):
+        if self.kernel.tiled:
+            TiledPointwise(self).emit()
+        elif not any(self.kernel.reduced):
             self._pointwise()
         elif self.kernel.reduced[-1]:
             RowReduction(self).emit()
@@ -215,7 +219,7 @@ class CpuSchedule:
         if operand.inner == BROADCAST:
             raw = b.load(element, b.gep(element, self.pointers[k], offset), size)
             return b.splat(emit.from_memory(b, raw, operand.dtype), width)
-        if operand.inner == UNIT:
+        if operand.inner in self.contiguous:
             address = b.gep(element, self.pointers[k], b.add(offset, inner))
             type_ = vector(element, width)
             if mask is None or width == 1:
@@ -263,8 +267,8 @@ class CpuSchedule:
         b, operand = self.b, self.kernel.operands[k]
         raw = emit.to_memory(b, value, operand.dtype)
         element, size = operand.dtype.llvm, operand.dtype.itemsize
-        if operand.inner == UNIT or width == 1:
-            if operand.inner == UNIT:
+        if operand.inner in self.contiguous or width == 1:
+            if operand.inner in self.contiguous:
                 position = b.add(offset, inner)
             else:
                 position = b.add(offset, b.mul(inner, self.strides[k][-1]))
@@ -341,6 +345,8 @@ def source(kernel: Kernel, target: Target) -> str:
 
 def task_count(kernel: Kernel, extents: Sequence[int]) -> int:
     """Over how many tasks ``[begin, end)`` ranges for these loop extents."""
+    if kernel.tiled:
+        return _product(extents[:-2]) * block_count(extents[-2], extents[-1])
     if not any(kernel.reduced):
         return _product(extents if kernel.rank == 1 else extents[:-1])
     kept = [n for n, reduced in zip(extents, kernel.reduced, strict=True) if not reduced]

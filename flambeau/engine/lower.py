@@ -13,6 +13,7 @@ from flambeau.compiler.kernel import (
     IOTA,
     MEMORY,
     STRIDED,
+    TRANSPOSED,
     UNIT,
     Kernel,
     Operand,
@@ -30,6 +31,8 @@ from flambeau.engine.fuse import Group, merged_strides, pointwise_axes, result_s
 # Elements that are worth a thread's while: below this the hand-over costs more than it saves.
 _GRAIN = 16384
 _SPLIT_ROWS = 64
+# Loops shorter than this are not worth transposing tiles of.
+_TILED_EXTENT = 8
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ class _Trace:
         self.operands: dict[Any, int] = {}
         self.values: dict[tuple[int, Any], Value] = {}
         self.numbers: list[int] = []
+        self.tiled = False
 
     # -- pieces --------------------------------------------------------------------------------
 
@@ -227,6 +231,8 @@ class _Trace:
             kind = INDEXED if view.indexed else IOTA if view.slot == IOTA_SLOT else MEMORY
             inner = strides[-1] if strides else 0
             stride_class = {0: BROADCAST, 1: UNIT}.get(inner, STRIDED)
+            if self.tiled and stride_class == STRIDED and kind == MEMORY and strides[-2] == 1:
+                stride_class = TRANSPOSED
             found = self.tracer.operand(Operand(view.layout.dtype, stride_class, kind))
             self.operands[key] = found
             self.views.append(view)
@@ -295,12 +301,32 @@ class _Trace:
         axes = pointwise_axes(shape, broadcast_strides(leading.layout, shape), strides)
         # A single element still takes one loop, over any dimension of size 1 or over none.
         self.axes: tuple[tuple[int, ...], ...] = axes
+        self._tile()
         for k in self.group.calls:
             self._elementwise(k)
         self._store_pending()
         if not axes:
             return self._single_element()
         return self._nest((False,) * len(axes), self._extents())
+
+    def _tile(self) -> None:
+        """Where operands disagree on the contiguous loop: the two loops in question innermost."""
+        if len(self.axes) < 2:
+            return
+        extents = self._extents()
+        votes = [0] * len(extents)
+        for view in self.group.views():
+            strides = self._axes_strides(view)
+            if view.slot == IOTA_SLOT or strides[-1] in (0, 1) or 1 not in strides:
+                continue
+            loop = strides.index(1)
+            if min(extents[loop], extents[-1]) >= _TILED_EXTENT:
+                votes[loop] += view.layout.dtype.itemsize
+        if any(votes):
+            loop = votes.index(max(votes))
+            others = self.axes[:loop] + self.axes[loop + 1 : -1]
+            self.axes = (*others, self.axes[loop], self.axes[-1])
+            self.tiled = True
 
     def _single_element(self) -> _Nest:
         """A kernel of one iteration: loops there are none, so one of extent 1 is made up."""
