@@ -62,7 +62,7 @@ def _exchange(
     """A shuffle of whole lanes: those below ``distance`` from the one vector, the rest from the
     other.
     """
-    mask = []
+    mask: list[int] = []
     for g in groups:
         source = (g | distance) if upper else (g & ~distance)
         start = source * lane + (width if g & distance else 0)
