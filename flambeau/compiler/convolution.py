@@ -14,7 +14,8 @@ from flambeau.compiler.gemm_micro import TileShape, tile_shape
 from flambeau.compiler.kernel_step import Pointer
 from flambeau.compiler.library_plan import LibraryPlan, PlanWriter
 from flambeau.compiler.target import Target
-from flambeau.core.dtype import dtype
+from flambeau.compiler.winograd_plan import WinogradPlanner, WinogradProblem
+from flambeau.core.dtype import dtype, float32
 
 Pair = tuple[int, int]
 
@@ -64,6 +65,12 @@ class ConvolutionProblem:
         """The distance from the first to the last element under the window."""
         return self.dilation[axis] * (self.kernel[axis] - 1)
 
+    @property
+    def suits_winograd(self) -> bool:
+        steps = (self.stride, self.dilation)
+        plain = self.kernel == (3, 3) and steps == ((1, 1), (1, 1)) and self.groups == 1
+        return plain and self.dtype is float32
+
     def tile(self, target: Target) -> TileShape:
         return tile_shape(self.dtype.llvm, target)
 
@@ -78,7 +85,9 @@ def plan_convolution(problem: ConvolutionProblem, target: Target) -> LibraryPlan
     """The steps that compute ``output`` from ``input``, ``weight`` and, if it has one, ``bias``.
 
     Those are the operand names in the steps' pointers.  Every element is ``bias`` plus its products
-    in the order of the weights in memory: the result depends on the target and the problem only.
+    in the order of the weights in memory, or, for single precision 3 x 3 windows of stride 1 over
+    enough channels, what Winograd's F(2 x 2, 3 x 3) makes of them (see `winograd`).  Which of the
+    two, and so the result, depends on the target and the problem's shapes only.
     """
     writer = PlanWriter()
     tile = problem.tile(target)
@@ -86,8 +95,28 @@ def plan_convolution(problem: ConvolutionProblem, target: Target) -> LibraryPlan
     best = cheapest(
         problem.window(), planes * tile.size, tile, functools.partial(_correlation, problem)
     )
-    CorrelationPlanner(writer, tile, best).plan()
+    filtered = _winograd_problem(problem) if problem.suits_winograd else None
+    if filtered and filtered.is_worth_it(tile, best.cycles(tile) * problem.batch):
+        WinogradPlanner(writer, tile, filtered).plan()
+    else:
+        CorrelationPlanner(writer, tile, best).plan()
     return writer.finish()
+
+
+def _winograd_problem(problem: ConvolutionProblem) -> WinogradProblem:
+    return WinogradProblem(
+        images=problem.batch,
+        rows=problem.out_channels,
+        channels=problem.in_channels,
+        memory=problem.in_size,
+        out=problem.out_size,
+        low=problem.pad_low,
+        flipped=False,
+        source=Pointer("input"),
+        weight=Pointer("weight"),
+        bias=Pointer("bias") if problem.has_bias else None,
+        target=Pointer("output"),
+    )
 
 
 def _correlation(

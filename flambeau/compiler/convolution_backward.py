@@ -26,6 +26,7 @@ from flambeau.compiler.weight_gradient_plan import (
     PositionLanesPlanner,
     add_combine_step,
 )
+from flambeau.compiler.winograd_plan import WinogradPlanner, WinogradProblem
 
 # -- by the input ----------------------------------------------------------------------------------
 #
@@ -70,7 +71,8 @@ def _reach(residues: list[_Residue]) -> tuple[int, int]:
 def plan_backward_data(problem: ConvolutionProblem, target: Target) -> LibraryPlan:
     """The steps that compute ``grad_input`` from ``grad_output`` and ``weight`` (operand names).
 
-    Each element adds its products in the order (output channel, row, column of the kernel).
+    Each element adds its products in the order (output channel, row, column of the kernel), or goes
+    Winograd's way, as in `plan_convolution`.
     """
     writer = PlanWriter()
     tile = problem.tile(target)
@@ -78,6 +80,10 @@ def plan_backward_data(problem: ConvolutionProblem, target: Target) -> LibraryPl
         planes = problem.out_channels * problem.out_size[0] * problem.out_size[1]
         formulate = functools.partial(_unit_stride_problem, problem)
         best = cheapest(_full_window(problem), planes * tile.size, tile, formulate)
+        filtered = _winograd_problem(problem) if problem.suits_winograd else None
+        if filtered and filtered.is_worth_it(tile, best.cycles(tile) * problem.batch):
+            WinogradPlanner(writer, tile, filtered).plan()
+            return writer.finish()
     else:
         best = _strided_problem(problem)
     CorrelationPlanner(writer, tile, best).plan()
@@ -113,6 +119,22 @@ def _full_window(problem: ConvolutionProblem) -> Window:
     rows, columns = (problem.reach(axis) - problem.pad_low[axis] for axis in range(2))
     return Window(
         problem.out_size, problem.in_size, problem.kernel, (1, 1), problem.dilation, (rows, columns)
+    )
+
+
+def _winograd_problem(problem: ConvolutionProblem) -> WinogradProblem:
+    return WinogradProblem(
+        images=problem.batch,
+        rows=problem.in_channels,
+        channels=problem.out_channels,
+        memory=problem.out_size,
+        out=problem.in_size,
+        low=_full_window(problem).low,
+        flipped=True,
+        source=Pointer("grad_output"),
+        weight=Pointer("weight"),
+        bias=None,
+        target=Pointer("grad_input"),
     )
 
 

@@ -395,7 +395,7 @@ def _pad(tile: TileShape, name: str, copy_row: RowCopier) -> tuple[str, Builder]
     return builder.function(name, KERNEL_PARAMETERS), builder
 
 
-def _load_columns(builder: Builder, tile: TileShape, source: Var, column: Var, valid: Var) -> Var:
+def load_columns(builder: Builder, tile: TileShape, source: Var, column: Var, valid: Var) -> Var:
     """The source's columns from ``column`` on, zero where it has none (also before 0)."""
     inside = builder.compare(
         "ult", _lane_columns(builder, tile, column), _narrow(builder, tile, valid)
@@ -451,7 +451,7 @@ def _copy_row(builder: Builder, tile: TileShape, words: dict[str, Var], row: _Ro
     def copy_phase(target: Var, shift: Var) -> None:
         def copy(column: Var) -> None:
             first = builder.add(column, shift)
-            value = _load_columns(builder, tile, row.source, first, row.valid)
+            value = load_columns(builder, tile, row.source, first, row.valid)
             _store_columns(builder, tile, value, target, column, columns)
 
         for_columns(builder, tile, columns, copy)
@@ -468,9 +468,9 @@ def _split_pairs(builder: Builder, tile: TileShape, words: dict[str, Var], row: 
 
     def copy(column: Var) -> None:
         first = builder.sub(builder.mul(column, 2), words["left"])
-        low = _load_columns(builder, tile, row.source, first, row.valid)
+        low = load_columns(builder, tile, row.source, first, row.valid)
         first = builder.add(first, tile.lanes)
-        high = _load_columns(builder, tile, row.source, first, row.valid)
+        high = load_columns(builder, tile, row.source, first, row.valid)
         for lanes, target in ((evens, row.target), (odds, odd_target)):
             value = builder.shuffle(low, high, lanes)
             _store_columns(builder, tile, value, target, column, columns)
