@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flambeau.compiler.builder import module
+from flambeau.compiler.epilogue import EPILOGUE_POINTERS, NO_EPILOGUE, Grid
 from flambeau.compiler.gemm_micro import TileShape, micro_kernels, tile_shape
 from flambeau.compiler.gemm_operands import (
     COPY_WORK,
@@ -141,7 +142,10 @@ class Planner:
         steps = self.vector_steps() if self.problem.m == 1 else self.dot_tile_steps()
         if not steps:
             steps = [self.small_step()] if self.is_small() else self.large_steps()
-        return GemmPlan(self.writer.workspace.size, tuple(steps))
+        problem = self.problem
+        rows = (problem.batch, problem.c_batch), (problem.m, problem.c_row)
+        grid = Grid("c", rows, (problem.n, problem.c_col))
+        return GemmPlan(self.writer.workspace.size, tuple(steps), grid)
 
     def result_words(self, first: bool = True, last: bool = True) -> dict[str, Word]:
         """The words about C and its finishing, for the first and/or last span of k."""
@@ -152,11 +156,13 @@ class Planner:
             "c_batch": problem.c_batch,
             "c_row": problem.c_row,
             "c_col": problem.c_col,
+            "m": problem.m,
             "n": problem.n,
             "accumulate": int(problem.accumulate or not first),
             "bias": self.writer.operand("bias") if finishes else 0,
             "bias_kind": self.bias_kind if finishes else NO_BIAS,
             "activation": self.activation if last else 0,
+            **(EPILOGUE_POINTERS if last else NO_EPILOGUE),
         }
 
     # -- one row -------------------------------------------------------------------------------
@@ -198,7 +204,6 @@ class Planner:
             "b": self.writer.operand("b"),
             "b_batch": problem.b_batch,
             "b_stride": b_stride,
-            "m": problem.m,
             "k": problem.k,
             "column_tasks": column_tasks,
             "tasks_per_batch": tasks,

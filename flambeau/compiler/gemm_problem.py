@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from flambeau.compiler.epilogue import Grid
 from flambeau.compiler.gemm_tile import (
     BIAS_PER_COLUMN,
     IDENTITY,
@@ -47,6 +48,7 @@ class GemmPlan:
 
     workspace: int
     steps: tuple[KernelStep, ...]
+    grid: Grid | None = None
 
     def __str__(self) -> str:
         lines = [f"workspace {self.workspace} bytes", *map(str, self.steps)]

@@ -20,6 +20,7 @@ from flambeau.compiler.builder import (
     is_float,
     vector,
 )
+from flambeau.compiler.epilogue import EPILOGUE_WORDS, run_epilogue
 from flambeau.compiler.gemm_micro import Procedure, TileShape, call_micro_kernel
 from flambeau.compiler.gemm_pack import (
     PACK_PANEL,
@@ -28,6 +29,7 @@ from flambeau.compiler.gemm_pack import (
     dot,
     load_widened,
     panel_extent,
+    panel_start,
     read_words,
     store_narrowed,
 )
@@ -35,7 +37,7 @@ from flambeau.compiler.gemm_pack import (
 MULTIPLY, SMALL = "gemm_multiply", "gemm_small"
 
 # What is done to a finished element of C, the same for all kernels.
-FINISH_WORDS = ("accumulate", "bias", "bias_kind", "activation")
+FINISH_WORDS = ("accumulate", "bias", "bias_kind", "activation", *EPILOGUE_WORDS)
 NO_BIAS, BIAS_PER_COLUMN, ONE_BIAS = 0, 1, 2
 
 # A panel of A lies at ``a + batch * a_batch + k0 * a_block + row * a_panel`` for the block of k
@@ -46,14 +48,14 @@ MULTIPLY_WORDS = (
     "a", "a_batch", "a_block", "a_panel", "a_row", "a_k", "a_packed",
     "b", "b_batch", "b_block", "b_panel", "b_k", "b_packed",
     "edge", "edge_batch", "edge_start",
-    "c", "c_batch", "c_row", "c_col", "n", "k", "block", "blocks",
+    "c", "c_batch", "c_row", "c_col", "m", "n", "k", "block", "blocks",
     "height", "tall_panels", "row_panels", "column_panels",
     "rows_per_task", "columns_per_task", "row_tasks", "column_tasks", *FINISH_WORDS,
 )  # fmt: skip
 
 SMALL_WORDS = (
     "a", "a_batch", "a_row", "a_k", "b", "b_batch", "b_k", "b_col",
-    "c", "c_batch", "c_row", "c_col", "n", "k",
+    "c", "c_batch", "c_row", "c_col", "m", "n", "k",
     "height", "tall_panels", "row_panels", *FINISH_WORDS,
 )  # fmt: skip
 
@@ -266,6 +268,18 @@ class MultiplyKernel:
             builder.loop(*columns, 1, [], self.column_panel)
 
         builder.loop(0, words["blocks"], 1, [], block)
+        first_row = builder.mul(self.batch, words["m"])
+        rows = [
+            panel_start(builder, panel, words["height"], words["tall_panels"])
+            for panel in self.rows
+        ]
+        start, end = (builder.mul(panel, self.tile.columns) for panel in columns)
+        run_epilogue(
+            builder,
+            words,
+            (builder.add(first_row, rows[0]), builder.add(first_row, rows[1])),
+            (start, builder.min(end, words["n"])),
+        )
 
     def range(self, index: Var, size: Var, limit: Var) -> tuple[Var, Var]:
         builder = self.builder
@@ -394,6 +408,9 @@ class SmallKernel:
         }
         end = builder.add(words["n"], tile.columns - 1)
         builder.loop(0, end, tile.columns, [], self.column_panel)
+        first_row = builder.mul(batch, words["m"])
+        rows = first_row, builder.add(first_row, words["m"])
+        run_epilogue(builder, words, rows, (builder.constant(0), words["n"]))
 
     def column_panel(self, column: Var, _: list[Var]) -> None:
         builder, words, tile = self.builder, self.words, self.tile

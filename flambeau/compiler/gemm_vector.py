@@ -17,6 +17,7 @@ from flambeau.compiler.builder import (
     lanes,
     vector,
 )
+from flambeau.compiler.epilogue import run_epilogue
 from flambeau.compiler.gemm_micro import TileShape, multiply_add
 from flambeau.compiler.gemm_pack import divide, dot, load_widened, read_words
 from flambeau.compiler.gemm_tile import (
@@ -83,6 +84,7 @@ class VectorKernel:
     def enter(self, number: Var, _: list[Var]) -> None:
         builder, words = self.builder, self.words
         batch, index = divide(builder, number, words["tasks_per_batch"])
+        self.first_row = builder.mul(batch, words["m"])
         self.start = {
             name: builder.gep(
                 self.tile.stored, words[name], builder.mul(batch, words[f"{name}_batch"])
@@ -107,6 +109,13 @@ class VectorKernel:
             "bias": move_bias(builder, tile, words, column),
         }
         FINISH.call(builder, words | place)
+        first = builder.add(self.first_row, row)
+        run_epilogue(
+            builder,
+            words,
+            (first, builder.add(first, rows)),
+            (column, builder.add(column, columns)),
+        )
 
 
 class RowsKernel(VectorKernel):

@@ -311,17 +311,17 @@ class CpuSchedule:
     def _pointwise(self) -> None:
         if self.kernel.rank == 1:
             offsets = [Var(I64, "0")] * len(self.kernel.operands)
-            self._inner_loop(offsets, BEGIN, END)
+            self.inner_loop(offsets, BEGIN, END)
             return
         outer = range(self.kernel.rank - 1)
 
         def row(task: Var, _: list[Var]) -> None:
             offsets = self.offsets(outer, self.decode(task, outer))
-            self._inner_loop(offsets, Var(I64, "0"), self.extents[-1])
+            self.inner_loop(offsets, Var(I64, "0"), self.extents[-1])
 
         self.b.loop(BEGIN, END, 1, [], row)
 
-    def _inner_loop(self, offsets: Sequence[Var], start: Var, stop: Var) -> None:
+    def inner_loop(self, offsets: Sequence[Var], start: Var, stop: Var) -> None:
         b, width = self.b, self.width
 
         def body(index: Var, _: list[Var]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flambeau.compiler.epilogue import Grid
 from flambeau.compiler.kernel import Value
 from flambeau.compiler.kernel_step import KernelStep
 from flambeau.compiler.target import Target
@@ -67,12 +68,16 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A library call as native steps over named operands."""
+    """A library call as native steps over named operands.
+
+    ``grid`` is set if the steps run an epilogue.
+    """
 
     steps: tuple[KernelStep, ...]
     operands: dict[str, View]
     workspace: int = 0
     constants: bytes = b""
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)

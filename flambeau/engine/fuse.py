@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flambeau.core.layout import Layout, broadcast_strides
-from flambeau.engine.call import Call, Library, Reduction, View
+from flambeau.engine.call import Call, Library, Lowered, Reduction, View
 
 # Beyond this a kernel runs out of registers, and its compile time grows.
 _MAX_CALLS = 96
@@ -38,7 +38,8 @@ class Access:
 class Group:
     """Calls that share their loops.
 
-    ``primary``, ``dims`` and ``axes`` (the loops' dimensions) are set for a reduction.
+    ``primary``, ``dims`` and ``axes`` (the loops' dimensions) are set for a reduction.  A library
+    call may have an ``epilogue`` (see `flambeau.engine.epilogue`), whose ``axes`` are set too.
     """
 
     shape: tuple[int, ...]
@@ -49,6 +50,14 @@ class Group:
     primary: Layout | None = None
     dims: tuple[int, ...] = ()
     axes: Axes = ()
+    lowered: Lowered | None = None
+    epilogue: Group | None = None
+    stands_in: View | None = None
+    """What the library call writes instead of its own result, which nobody else sees"""
+
+    def parts(self) -> tuple[Group, ...]:
+        """The group's own work and its epilogue."""
+        return (self,) if self.epilogue is None else (self, self.epilogue)
 
     def views(self) -> list[View]:
         """Distinct operands that walk with the loops."""

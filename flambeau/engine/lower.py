@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flambeau.compiler import schedule
+from flambeau.compiler.epilogue import EPILOGUE, EPILOGUE_ARGUMENTS, RECTANGLE, rectangle_source
 from flambeau.compiler.kernel import (
     BROADCAST,
     INDEXED,
@@ -67,12 +68,22 @@ class Number:
     index: int
 
 
-Word = Address | Scratch | Constant | Number | int | float
+@dataclass(frozen=True)
+class EpiloguePart:
+    """An argument word: the address of the epilogue's function, or of its argument block."""
+
+    name: str
+
+
+Word = Address | Scratch | Constant | Number | EpiloguePart | int | float
 
 
 @dataclass(frozen=True)
 class NativeCall:
-    """``function(args, begin, end)`` over ``tasks`` tasks; see `KernelStep`."""
+    """``function(args, begin, end)`` over ``tasks`` tasks; see `KernelStep`.
+
+    ``epilogue`` is what its `EpiloguePart`s mean; it is called by the function, not by the plan.
+    """
 
     module_key: str
     source: Any
@@ -81,6 +92,7 @@ class NativeCall:
     words: tuple[Word, ...]
     tasks: int
     grain: int
+    epilogue: NativeCall | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,7 @@ def lower(
     memory.
     """
     if group.library:
-        return _lower_library(calls[group.calls[0]], target)
+        return _lower_library(group, calls, starts, stored, target)
     trace = _Trace(group, calls, starts, stored)
     name = "+".join(_names([calls[k].name for k in group.calls]))
     if group.primary is None:
@@ -135,14 +147,31 @@ def _names(names: list[str]) -> list[str]:
     return [name if n == 1 else f"{name}*{n}" for name, n in counts.items()]
 
 
-def _lower_library(call: Call, target: Target) -> Step:
+def _lower_library(
+    group: Group,
+    calls: Sequence[Call],
+    starts: Sequence[int],
+    stored: frozenset[int],
+    target: Target,
+) -> Step:
+    call = calls[group.calls[0]]
     assert isinstance(call.work, Library)
-    lowered = call.work.lower(target)
+    lowered = group.lowered or call.work.lower(target)
     operands = lowered.operands
+    nest = None
+    if group.epilogue is not None:
+        nest = _Trace(group.epilogue, calls, starts, stored).epilogue()
+    if group.stands_in is not None:
+        assert nest is not None and lowered.grid is not None
+        operands = operands | {lowered.grid.operand: group.stands_in}
+        nest = nest.with_view(call.writes[0], group.stands_in)
+    epilogue = None if nest is None else _native_epilogue(nest, target)
 
     def word(w: Pointer | int | float) -> Word:
         if not isinstance(w, Pointer):
             return w
+        if w.operand in (EPILOGUE, EPILOGUE_ARGUMENTS):
+            return 0 if epilogue is None else EpiloguePart(w.operand)
         if w.operand == WORKSPACE:
             return Scratch(w.byte_offset)
         if w.operand == "constants":
@@ -154,12 +183,24 @@ def _lower_library(call: Call, target: Target) -> Step:
         NativeCall(
             s.module_key, s.source, s.function, s.functions or (s.function,),
             tuple(word(w) for w in s.words), s.tasks, s.grain,
+            epilogue if Pointer(EPILOGUE) in s.words else None,
         )
         for s in lowered.steps
     )  # fmt: skip
-    reads = frozenset(v.slot for v in call.reads)
-    writes = frozenset(v.slot for v in call.writes)
-    return Step(call.name, native, reads, writes, lowered.workspace, lowered.constants)
+    reads = {v.slot for v in call.reads}
+    writes = {v.slot for v in call.writes} & stored
+    name = call.name
+    kernels: tuple[Kernel, ...] = ()
+    if nest is not None:
+        assert group.epilogue is not None
+        reads |= nest.slots_read()
+        writes |= {v.slot for v in group.epilogue.writes} & stored
+        name = "+".join([name, *_names([calls[k].name for k in group.epilogue.calls])])
+        kernels = (nest.kernel,)
+    return Step(
+        name, native, frozenset(reads), frozenset(writes), lowered.workspace, lowered.constants,
+        kernels,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -180,6 +221,13 @@ class _Nest:
     strides: tuple[tuple[int, ...], ...]
     numbers: tuple[int, ...]
     total_extent: int | None = None
+
+    def with_view(self, old: View, new: View) -> _Nest:
+        """The same with every operand in the storage of ``old`` being ``new``."""
+        views = tuple(
+            new if isinstance(view, View) and view.slot == old.slot else view for view in self.views
+        )
+        return replace(self, views=views)
 
     def slots_read(self) -> set[int]:
         """Storages that the kernel loads from (what it wrote itself stays in registers)."""
@@ -327,6 +375,15 @@ class _Trace:
             others = self.axes[:loop] + self.axes[loop + 1 : -1]
             self.axes = (*others, self.axes[loop], self.axes[-1])
             self.tiled = True
+
+    def epilogue(self) -> _Nest:
+        """As `pointwise`, over the axes of the group."""
+        self.pending = {}
+        self.axes = self.group.axes
+        for k in self.group.calls:
+            self._elementwise(k)
+        self._store_pending()
+        return self._nest((False,) * len(self.axes), self._extents())
 
     def _single_element(self) -> _Nest:
         """A kernel of one iteration: loops there are none, so one of extent 1 is made up."""
@@ -516,7 +573,17 @@ def _contiguous(extents: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def _native(nest: _Nest, target: Target) -> NativeCall:
+def _native_epilogue(nest: _Nest, target: Target) -> NativeCall:
+    kernel = nest.kernel
+    key = f"{RECTANGLE}\n{kernel.module_key}"
+    names = (RECTANGLE,)
+    return NativeCall(
+        key, lambda: rectangle_source(kernel, target), RECTANGLE, names, _words(nest), 0, 1
+    )
+
+
+def _words(nest: _Nest) -> tuple[Word, ...]:
+    """The argument block of a nest's kernel."""
     kernel = nest.kernel
     arguments = schedule.ArgumentMap(kernel)
     words: list[Word] = []
@@ -536,6 +603,11 @@ def _native(nest: _Nest, target: Target) -> NativeCall:
     if nest.total_extent is not None:
         words.append(nest.total_extent)
     assert len(words) == arguments.words
+    return tuple(words)
+
+
+def _native(nest: _Nest, target: Target) -> NativeCall:
+    kernel = nest.kernel
     tasks = schedule.task_count(kernel, nest.extents)
     total = _product(nest.extents)
     grain = max(1, _GRAIN * tasks // max(total, 1))
@@ -544,7 +616,7 @@ def _native(nest: _Nest, target: Target) -> NativeCall:
         lambda: schedule.source(kernel, target),
         schedule.FUNCTION,
         (schedule.FUNCTION,),
-        tuple(words),
+        _words(nest),
         tasks,
         grain,
     )

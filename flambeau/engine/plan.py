@@ -14,11 +14,22 @@ from struct import Struct
 
 import numpy as np
 
+from flambeau.compiler.epilogue import EPILOGUE, EPILOGUE_ARGUMENTS
 from flambeau.compiler.jit import Module, compile_many
 from flambeau.core.config import config
 from flambeau.engine.call import Call
+from flambeau.engine.epilogue import attach_epilogues
 from flambeau.engine.fuse import Group, fuse
-from flambeau.engine.lower import Address, Constant, NativeCall, Number, Scratch, Step, lower
+from flambeau.engine.lower import (
+    Address,
+    Constant,
+    EpiloguePart,
+    NativeCall,
+    Number,
+    Scratch,
+    Step,
+    lower,
+)
 from flambeau.engine.memory import Interval, plan_memory
 from flambeau.engine.runtime import backend, target
 from flambeau.engine.storage import Storage
@@ -31,7 +42,7 @@ class Plan:
         """``live[slot]`` is truthy for storages that somebody can still see after the flush."""
         liveness = _Liveness(calls, live)
         starts = _number_starts(calls)
-        groups = fuse(calls, liveness.wanted)
+        groups = attach_epilogues(fuse(calls, liveness.wanted), calls, live, target)
         stored = liveness.stored(groups)
         self.steps = [
             step
@@ -69,19 +80,28 @@ class Plan:
         first_number = arena + (1 if self.arena_bytes else 0)
         natives = [(k, native) for k, step in enumerate(self.steps) for native in step.native]
         natives = [(k, native) for k, native in natives if native.tasks]
-        functions = _compile([native for _, native in natives])
+        epilogues = [native.epilogue for _, native in natives if native.epilogue is not None]
+        blocks = [*(native for _, native in natives), *epilogues]
+        functions = _compile(blocks)
 
         self._table = np.zeros(first_number + len(kinds) + 1, np.int64)
         codes = "".join("d" if kind is float else "q" for kind in kinds)
         self._pack = Struct(f"{first_number}q{codes}").pack_into
         self._constants = [_aligned_copy(step.constants) for step in self.steps]
-        words = np.zeros(sum(len(native.words) for _, native in natives) + 1, np.int64)
+        words = np.zeros(sum(len(native.words) for native in blocks) + 1, np.int64)
         base = words.ctypes.data
         relocations: list[tuple[int, int, int]] = []
         records: list[tuple[int, int, int, int]] = []
         at = 0
-        for (k, native), function in zip(natives, functions, strict=True):
-            records.append((function, base + 8 * at, native.tasks, native.grain))
+
+        def place(k: int, native: NativeCall) -> int:
+            """Lays out a call's words; returns their address."""
+            nonlocal at
+            parts: dict[str, int] = {}
+            if native.epilogue is not None:
+                parts[EPILOGUE] = functions[native.epilogue.module_key][native.epilogue.function]
+                parts[EPILOGUE_ARGUMENTS] = place(k, native.epilogue)
+            start = base + 8 * at
             for word in native.words:
                 match word:
                     case Address(slot, offset) if slot in self.arena_offsets:
@@ -95,11 +115,18 @@ class Plan:
                         relocations.append((base + 8 * at, first_number + index, 0))
                     case Constant(offset):
                         words[at] = self._constants[k].ctypes.data + offset
+                    case EpiloguePart(name):
+                        words[at] = parts[name]
                     case float():
                         words[at : at + 1].view(np.float64)[0] = word
                     case _:
                         words[at] = word
                 at += 1
+            return start
+
+        for k, native in natives:
+            function = functions[native.module_key][native.function]
+            records.append((function, place(k, native), native.tasks, native.grain))
         self._words = words
         self._relocations = np.array(relocations or [(0, 0, 0)], np.int64)
         self._records = np.array(records or [(0, 0, 0, 0)], np.int64)
@@ -214,10 +241,12 @@ class _Liveness:
         groups_of: dict[int, set[int]] = {}
         in_library: set[int] = set()
         for g, group in enumerate(groups):
-            for view in (*group.reads, *group.writes):
-                groups_of.setdefault(view.slot, set()).add(g)
-                if group.library or view.indexed:
-                    in_library.add(view.slot)
+            for part in group.parts():
+                replaced = part.writes if part.stands_in is not None else ()
+                for view in (*part.reads, *part.writes):
+                    groups_of.setdefault(view.slot, set()).add(g)
+                    if (part.library and view not in replaced) or view.indexed:
+                        in_library.add(view.slot)
         return frozenset(
             slot
             for slot, where in groups_of.items()
@@ -264,11 +293,10 @@ def _aligned_copy(constants: bytes) -> np.ndarray:
     return aligned
 
 
-def _compile(natives: Sequence[NativeCall]) -> list[int]:
-    """Each native call's function; distinct modules compile in parallel."""
+def _compile(natives: Sequence[NativeCall]) -> dict[str, dict[str, int]]:
+    """The functions of each module; distinct modules compile in parallel."""
     modules = {
         native.module_key: Module(native.module_key, native.source, native.functions)
         for native in natives
     }
-    compiled = dict(zip(modules, compile_many(modules.values()), strict=True))
-    return [compiled[native.module_key][native.function] for native in natives]
+    return dict(zip(modules, compile_many(modules.values()), strict=True))

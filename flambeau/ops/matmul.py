@@ -75,7 +75,7 @@ def lower_product(a, b, c, target, bias=None):
     operands = {"a": a, "b": b, "c": c}
     if bias is not None:
         operands["bias"] = bias
-    return Lowered(plan.steps, operands, plan.workspace)
+    return Lowered(plan.steps, operands, plan.workspace, grid=plan.grid)
 
 
 @mm.derivative

@@ -42,7 +42,7 @@ def run_plan(plan: GemmPlan, operands: dict[str, int], target: Target, cuts: int
     """Runs every step in ``cuts`` ranges, the last range first."""
     workspace = np.full(plan.workspace + 64, 0xA5, np.uint8)
     start = (workspace.ctypes.data + 63) & ~63
-    addresses = operands | {"workspace": start}
+    addresses = operands | {"workspace": start, "epilogue": 0, "epilogue_arguments": 0}
     for step in plan.steps:
         block = b""
         for word in step.words:
