@@ -47,6 +47,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     pooling,
     power,
     random,
+    recurrence,
     reduction,
     rounding,
     scan,

@@ -43,11 +43,14 @@ class Above:
     """What nodes need from layers above this one, which put it here when they are loaded.
 
     ``run_derivative(node, grads)`` evaluates a declared derivative (autograd/engine.py);
-    ``copy_slices(base, layout, node)`` joins a written view's history into its base's
-    (ops/view.py).
+    ``gradients(function, inputs, grads)`` are the gradients of ``function(**inputs)``, by name and
+    as graph: the second derivative of an operator whose first is code of its own
+    (autograd/engine.py); ``copy_slices(base, layout, node)`` joins a written view's history into
+    its base's (ops/view.py).
     """
 
     run_derivative: Callable[..., Any] = staticmethod(_not_loaded)
+    gradients: Callable[..., Any] = staticmethod(_not_loaded)
     copy_slices: Callable[..., Any] = staticmethod(_not_loaded)
 
 

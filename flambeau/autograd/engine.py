@@ -11,7 +11,7 @@ import functools
 import heapq
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flambeau.autograd.anomaly import check_results
@@ -441,6 +441,8 @@ def run_derivative(node: Node, grads: Sequence[Tensor | None]) -> list[Tensor | 
         if kind == "grad":
             gradient = grads[which]
             values.append(_zeros_like_output(node, which) if gradient is None else gradient)
+        elif kind == "given":
+            values.append(grads[which])
         elif kind == "saved":
             values.append(saved[which])
         elif kind == "argument":
@@ -530,4 +532,29 @@ def tensor_backward(
     backward((self,), gradient, retain_graph, create_graph, inputs)
 
 
+def graph_gradients(
+    function: Callable[..., Sequence[Tensor]],
+    inputs: dict[str, Tensor | None],
+    grads: Sequence[Tensor | None],
+) -> dict[str, Tensor | None]:
+    """Gradients of ``function(**inputs)`` by the inputs' names, as graph; see `graph.Above`."""
+    # Aliases, so that the walk ends here and meets no hooks of the tensors themselves.
+    own = {name: None if t is None else view.view_as_is(t) for name, t in inputs.items()}
+    wanted = {name: t for name, t in own.items() if t is not None and t.requires_grad}
+    outputs = [
+        (output, gradient)
+        for output, gradient in zip(function(**own), grads, strict=False)
+        if gradient is not None
+    ]
+    found = grad(
+        [output for output, _ in outputs],
+        list(wanted.values()),
+        [gradient for _, gradient in outputs],
+        create_graph=True,
+        allow_unused=True,
+    )
+    return dict(zip(wanted, found, strict=True))
+
+
 above.run_derivative = run_derivative
+above.gradients = graph_gradients

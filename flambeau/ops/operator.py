@@ -187,8 +187,8 @@ class Derivative:
         if name in ("needs", "layouts"):
             return name, None
         stem, digits = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
-        if stem == "grad":
-            return "grad", int(digits or 0)
+        if stem in ("grad", "given"):
+            return stem, int(digits or 0)
         if stem == "result":
             results = self.saved_results.index(int(digits or 0))
             return "saved", len(self.saved_inputs) + results
