@@ -71,6 +71,16 @@ from flambeau.graph import (
     set_grad_enabled,
 )
 from flambeau.interchange import from_dlpack
+from flambeau.nn.functional.recurrent import (
+    gru,
+    gru_cell,
+    lstm,
+    lstm_cell,
+    rnn_relu,
+    rnn_relu_cell,
+    rnn_tanh,
+    rnn_tanh_cell,
+)
 from flambeau.nn.naming import typename
 from flambeau.ops import return_types
 from flambeau.ops.activation import celu, hardshrink, prelu, relu, rrelu, selu, threshold

@@ -1,4 +1,4 @@
-"""Records what PyTorch's nn does, for tests/nn (run where torch is)."""
+"""Records what PyTorch's nn does, for tests/nn (run where torch is): all tables, or those named."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT / "tests" / "nn"))
 
 import cases  # noqa: E402 - found through the path above
 import computations  # noqa: E402
+import recurrent_scripts  # noqa: E402
 import scripts  # noqa: E402
 
 
@@ -24,10 +25,13 @@ def main() -> None:
         "warnings": (cases.WARNINGS, cases.describe_warning),
         "computations": (computations.ALL, computations.describe),
         "scripts": (scripts.ALL, scripts.describe),
+        "recurrent": (recurrent_scripts.ALL, recurrent_scripts.describe),
     }
     folder = ROOT / "tests" / "references" / "nn"
     folder.mkdir(parents=True, exist_ok=True)
-    for title, (names, describe) in tables.items():
+    wanted = sys.argv[1:] or tables
+    for title in wanted:
+        names, describe = tables[title]
         recorded = {name: describe(torch, name) for name in names}
         (folder / f"{title}.json").write_text(json.dumps(recorded, indent=0) + "\n")
 

@@ -77,3 +77,4 @@ from flambeau.nn.pooling import (
     MaxPool1d,
     MaxPool2d,
 )
+from flambeau.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase

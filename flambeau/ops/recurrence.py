@@ -26,11 +26,11 @@ from flambeau.ops.activation import relu, sigmoid
 from flambeau.ops.combination import where
 from flambeau.ops.creation import empty_tensor
 from flambeau.ops.declare import composite
-from flambeau.ops.trigonometry import tanh
 from flambeau.ops.fused import FusedPointwise
 from flambeau.ops.joining import cat
 from flambeau.ops.matmul import linear, mm
 from flambeau.ops.reduction import sum as sum_
+from flambeau.ops.trigonometry import tanh
 from flambeau.ops.view import transpose
 from flambeau.tensor import Tensor
 
@@ -246,8 +246,11 @@ def _run(
     reverse: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The hidden states of all steps, the cells if any, and what the backward pass reads again."""
-    rows, width = gates.shape[0], hidden.shape[1]
+    """The hidden states of all steps, the cells if any, and what the backward pass reads again.
+
+    With a single step the state it begins with may have a width of its own.
+    """
+    rows, width = gates.shape[0], gates.shape[1] // kind.gates
     nothing = (0, width)
     output = empty_tensor((rows, width), gates.dtype)
     cells = empty_tensor((rows, width) if kind.has_cell else nothing, gates.dtype)
@@ -469,9 +472,7 @@ def gru_layer(gates, hidden, weight, bias, sizes, reverse, keep):
 
 
 @gru_layer.derivative
-def gru_layer_backward(
-    given0, gates, hidden, weight, bias, result0, result1, sizes, reverse
-):
+def gru_layer_backward(given0, gates, hidden, weight, bias, result0, result1, sizes, reverse):
     return _gradients(
         GRU, (given0, None), (result0, None, result1), gates=gates, hidden=hidden, cell=None,
         weight=weight, bias=bias, sizes=sizes, reverse=reverse,
@@ -496,24 +497,3 @@ def rnn_layer_backward(given0, gates, hidden, weight, result, sizes, reverse, re
         kind, (given0, None), (result, None, result), gates=gates, hidden=hidden, cell=None,
         weight=weight, bias=None, sizes=sizes, reverse=reverse,
     )  # fmt: skip
-
-
-@lstm_layer.samples
-def lstm_layer_samples(make):
-    for sizes, reverse in (((2, 2, 2), False), ((3, 2, 2), False), ((3, 2, 1), True)):
-        rows = sum(sizes)
-        yield make(rows, 16), make(sizes[0], 4), make(sizes[0], 4), make(16, 4), sizes, reverse, True
-
-
-@gru_layer.samples
-def gru_layer_samples(make):
-    for sizes, reverse in (((2, 2, 2), False), ((3, 2, 2), False), ((3, 2, 1), True)):
-        rows = sum(sizes)
-        yield make(rows, 12), make(sizes[0], 4), make(12, 4), make(12), sizes, reverse, True
-
-
-@rnn_layer.samples
-def rnn_layer_samples(make):
-    for sizes, reverse in (((2, 2, 2), False), ((3, 2, 2), False), ((3, 2, 1), True)):
-        rows = sum(sizes)
-        yield make(rows, 4), make(sizes[0], 4), make(4, 4), sizes, reverse, sizes[1] == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import flambeau as torch
-from tests.nn import cases, computations, scripts
+from tests.nn import cases, computations, recurrent_scripts, scripts
 
 REFERENCES = Path(__file__).resolve().parent.parent / "references" / "nn"
 
@@ -39,7 +39,16 @@ def check(title, describe, name, tolerance=2e-5):
 
 recorded_once = {
     title: recorded(title)
-    for title in ("modules", "starts", "values", "errors", "warnings", "computations", "scripts")
+    for title in (
+        "modules",
+        "starts",
+        "values",
+        "errors",
+        "warnings",
+        "computations",
+        "scripts",
+        "recurrent",
+    )  # fmt: skip
 }
 
 
@@ -76,3 +85,8 @@ def test_results_and_gradients(name):
 @pytest.mark.parametrize("name", scripts.ALL)
 def test_script(name):
     check("scripts", scripts.describe, name)
+
+
+@pytest.mark.parametrize("name", recurrent_scripts.ALL)
+def test_recurrent(name):
+    check("recurrent", recurrent_scripts.describe, name)

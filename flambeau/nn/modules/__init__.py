@@ -94,6 +94,16 @@ from flambeau.nn.modules.pooling import (
     MaxPool1d,
     MaxPool2d,
 )
+from flambeau.nn.modules.rnn import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LSTMCell,
+    RNNBase,
+    RNNCell,
+    RNNCellBase,
+)
 from flambeau.nn.modules.sparse import (
     Embedding,
 )

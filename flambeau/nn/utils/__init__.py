@@ -1,5 +1,6 @@
 """Tools around parameters and gradients."""
 
+from flambeau.nn.utils import rnn
 from flambeau.nn.utils.clip_grad import (
     clip_grad_norm,
     clip_grad_norm_,
