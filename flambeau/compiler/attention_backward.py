@@ -336,7 +336,8 @@ class BackwardKernel(AttentionKernel):
             rest = builder.min(builder.sub(columns, start), tile.columns)
             self.product(
                 a=left, a_row=self.width, a_k=1, rows=rows,
-                b=self.at(source, (index, panel_stride)), b_k=row_stride, k=self.valid, c=self.at(target, (start, 1)), c_row=stride,
+                b=self.at(source, (index, panel_stride)), b_k=row_stride, k=self.valid,
+                c=self.at(target, (start, 1)), c_row=stride,
                 accumulate=1, vectors=builder.div(builder.add(rest, tile.lanes - 1), tile.lanes),
             )  # fmt: skip
 
