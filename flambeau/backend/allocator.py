@@ -182,13 +182,17 @@ class CachingAllocator:
                 self.empty_cache()
                 address = map_memory(size)
             if not address:
-                raise RuntimeError(
-                    f"DefaultCPUAllocator: can't allocate memory: you tried to allocate {nbytes} "
-                    "bytes. Error code 12 (Cannot allocate memory)"
-                )
+                raise self.out_of_memory(nbytes)
             self._reserved += size
             self._peak = max(self._peak, self._reserved)
         return address
+
+    @staticmethod
+    def out_of_memory(nbytes: int) -> RuntimeError:
+        return RuntimeError(
+            f"DefaultCPUAllocator: can't allocate memory: you tried to allocate {nbytes} "
+            "bytes. Error code 12 (Cannot allocate memory)"
+        )
 
     def trim(self) -> None:
         """Unmaps idle large blocks, the largest first, while they exceed `cache_limit`."""
@@ -210,7 +214,7 @@ class CachingAllocator:
                 address = _pop(free)
                 if not address:
                     break
-                _unmap(address, size)
+                unmap(address, size)
                 released += size
         with self._lock:
             self._reserved -= released
@@ -248,29 +252,31 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _mmap = _libc.mmap
 _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-_unmap = _libc.munmap
-_unmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+unmap = _libc.munmap
+unmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _advise = _libc.madvise
 _advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _FAILED = ctypes.c_void_p(-1).value
 _HUGE_PAGE_ADVICE = 14
 
 
+def mapped(size: int, protection: int = mmap.PROT_READ | mmap.PROT_WRITE) -> int:
+    """Fresh zeroed pages; 0 if there are none."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    address: int | None = _mmap(None, size, protection, flags, -1, 0)
+    return 0 if address is None or address == _FAILED else address
+
+
 def map_memory(size: int) -> int:
     """Fresh zeroed memory, at a huge page's boundary if it fills one; 0 if there is none."""
     padding = _HUGE_PAGE if size >= _HUGE_PAGE else 0
-    address: int | None = _mmap(
-        None, size + padding, mmap.PROT_READ | mmap.PROT_WRITE,
-        mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0,
-    )  # fmt: skip
-    if address is None or address == _FAILED:
-        return 0
-    if padding:
+    address = mapped(size + padding)
+    if address and padding:
         start = (address + padding - 1) & -_HUGE_PAGE
         if start > address:
-            _unmap(address, start - address)
+            unmap(address, start - address)
         if start + size < address + size + padding:
-            _unmap(start + size, address + padding - start)
+            unmap(start + size, address + padding - start)
         address = start
         _advise(address, size, _HUGE_PAGE_ADVICE)
     return address

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from flambeau.backend import pool_ir
 from flambeau.backend.allocator import AllocatorStatistics, Block, CachingAllocator, map_memory
+from flambeau.backend.debug_allocator import DebugAllocator
 from flambeau.core.config import config, usable_processors
 
 CompileModule = Callable[[str, Callable[[], str], Sequence[str]], dict[str, int]]
@@ -33,7 +34,7 @@ class CpuBackend:
 
     def __init__(self, compile_module: CompileModule) -> None:
         self._compile_module = compile_module
-        self.allocator = CachingAllocator()
+        self.allocator = DebugAllocator() if config.debug_alloc else CachingAllocator()
         self.allocate: Callable[[int], Block] = self.allocator.allocate
         self._num_threads = config.num_threads
         # Never unmapped: threads look at it until the process ends.

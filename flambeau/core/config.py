@@ -44,6 +44,10 @@ class Config:
     """What to print on standard error: any of ``tape``, ``kernel``, ``plan``, ``ir``, ``jit``.
     ``FLAMBEAU_DEBUG`` (separated by commas; ``1`` or ``all`` for everything)"""
 
+    debug_alloc: bool
+    """Guard pages, red zones and poison around all memory, checked after every kernel; read when
+    the process starts.  ``FLAMBEAU_DEBUG_ALLOC``"""
+
     def __setattr__(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
         for listener in listeners.get(name, ()):
@@ -66,6 +70,7 @@ def from_environment(environment: Mapping[str, str]) -> Config:
         target=_target(environment),
         default_dtype="float32",
         debug=_debug(environment),
+        debug_alloc=environment.get("FLAMBEAU_DEBUG_ALLOC", "").strip() not in ("", "0"),
     )
 
 

@@ -14,10 +14,12 @@ from struct import Struct
 
 import numpy as np
 
+from flambeau.backend.debug_allocator import DebugAllocator
 from flambeau.compiler.epilogue import EPILOGUE, EPILOGUE_ARGUMENTS
 from flambeau.compiler.jit import Module, compile_many
 from flambeau.core.config import config
 from flambeau.engine.call import Call
+from flambeau.engine.checked_run import CheckedRun, NativeStep
 from flambeau.engine.epilogue import attach_epilogues
 from flambeau.engine.fuse import Group, fuse
 from flambeau.engine.lower import (
@@ -50,11 +52,13 @@ class Plan:
             if any(native.tasks for native in step.native)
         ]
         arena_slots = {s: n for s, n in liveness.fresh.items() if s in stored and not live[s]}
-        self.arena_offsets, workspaces, self.arena_bytes = _lay_out(self.steps, arena_slots)
+        intervals = _intervals(self.steps, arena_slots)
+        offsets, self.arena_bytes = plan_memory(intervals)
+        self.arena_offsets = {name: at for name, at in offsets.items() if name >= 0}
         used = {s for step in self.steps for s in step.reads | step.writes}
         self.external = tuple(sorted((used | liveness.empty_results) - set(arena_slots)))
         kinds = [kind for call in calls for kind in call.scalars]
-        self._assemble(kinds, workspaces)
+        self._assemble(kinds, intervals, offsets)
         if config.debug & {"plan", "kernel"}:
             self._print_debug()
 
@@ -63,6 +67,9 @@ class Plan:
     def run(self, slots: Sequence[Storage], numbers: Sequence[int | float]) -> None:
         """Fills every live storage; ``slots`` and ``numbers`` as the tape holds them."""
         addresses = [(slots[s].block or slots[s].allocate()).address for s in self.external]
+        if self._checked is not None:
+            self._run_checked(self._checked, slots, addresses, numbers)
+            return
         if self.arena_bytes:
             arena = backend.allocate(self.arena_bytes)
             addresses.append(arena.address)
@@ -71,13 +78,32 @@ class Plan:
         if self.steps:
             backend.execute(self._address)
 
+    def _run_checked(
+        self, checked: CheckedRun, slots: Sequence[Storage], addresses: list[int],
+        numbers: Sequence[int | float],
+    ) -> None:  # fmt: skip
+        allocator = backend.allocator
+        assert isinstance(allocator, DebugAllocator)
+        unknown = [0] * len(checked.intervals)
+        self._pack(self._table, 0, *addresses, *unknown, *numbers)  # type: ignore[arg-type]
+        outside = [block for s in self.external if (block := slots[s].block) is not None]
+        checked.run(allocator, backend.execute, outside)
+
     # -- building ------------------------------------------------------------------------------
 
-    def _assemble(self, kinds: Sequence[type], workspaces: Sequence[int]) -> None:
+    def _assemble(
+        self, kinds: Sequence[type], intervals: Sequence[Interval], offsets: dict[int, int]
+    ) -> None:
         """Argument blocks, relocations and the executor's records, in the executor's layout."""
-        positions = {slot: k for k, slot in enumerate(self.external)}
+        # Where each slot and workspace is found: an entry of the table and an offset from there.
+        places = {slot: (k, 0) for k, slot in enumerate(self.external)}
         arena = len(self.external)
-        first_number = arena + (1 if self.arena_bytes else 0)
+        if config.debug_alloc:
+            places |= {each.name: (arena + k, 0) for k, each in enumerate(intervals)}
+            first_number = arena + len(intervals)
+        else:
+            places |= {name: (arena, offset) for name, offset in offsets.items()}
+            first_number = arena + (1 if self.arena_bytes else 0)
         natives = [(k, native) for k, step in enumerate(self.steps) for native in step.native]
         natives = [(k, native) for k, native in natives if native.tasks]
         epilogues = [native.epilogue for _, native in natives if native.epilogue is not None]
@@ -104,13 +130,12 @@ class Plan:
             start = base + 8 * at
             for word in native.words:
                 match word:
-                    case Address(slot, offset) if slot in self.arena_offsets:
-                        entry = arena, self.arena_offsets[slot] + offset
-                        relocations.append((base + 8 * at, *entry))
                     case Address(slot, offset):
-                        relocations.append((base + 8 * at, positions[slot], offset))
+                        entry, addend = places[slot]
+                        relocations.append((base + 8 * at, entry, addend + offset))
                     case Scratch(offset):
-                        relocations.append((base + 8 * at, arena, workspaces[k] + offset))
+                        entry, addend = places[_workspace(k)]
+                        relocations.append((base + 8 * at, entry, addend + offset))
                     case Number(index):
                         relocations.append((base + 8 * at, first_number + index, 0))
                     case Constant(offset):
@@ -130,15 +155,31 @@ class Plan:
         self._words = words
         self._relocations = np.array(relocations or [(0, 0, 0)], np.int64)
         self._records = np.array(records or [(0, 0, 0, 0)], np.int64)
-        self._header = np.array(
+        self._header = self._block(len(relocations), 0, len(records))
+        self._address = self._header.ctypes.data
+        self._checked: CheckedRun | None = None
+        if config.debug_alloc:
+            positions = {each.name: places[each.name][0] for each in intervals}
+            alone = self._steps_alone([k for k, _ in natives], len(relocations))
+            self._checked = CheckedRun(self.steps, alone, intervals, positions, self._table)
+
+    def _block(self, relocations: int, record: int, records: int) -> np.ndarray:
+        """The executor's block (`interface.PlanWord`) for a range of records."""
+        return np.array(
             [
-                len(relocations), self._relocations.ctypes.data,
-                len(records), self._records.ctypes.data,
+                relocations, self._relocations.ctypes.data,
+                records, self._records[record:].ctypes.data,
                 self._table.ctypes.data, backend.pool_address,
             ],
             np.int64,
         )  # fmt: skip
-        self._address = self._header.ctypes.data
+
+    def _steps_alone(self, step_of_record: Sequence[int], relocations: int) -> list[NativeStep]:
+        """Each step as a plan of its own; all write every address anew."""
+        counts = [step_of_record.count(k) for k in range(len(self.steps))]
+        return [
+            NativeStep(self._block(relocations, sum(counts[:k]), n)) for k, n in enumerate(counts)
+        ]
 
     def _print_debug(self) -> None:
         if "plan" in config.debug:
@@ -263,25 +304,27 @@ def _number_starts(calls: Sequence[Call]) -> list[int]:
     return starts
 
 
-def _lay_out(
-    steps: Sequence[Step], arena_slots: dict[int, int]
-) -> tuple[dict[int, int], list[int], int]:
-    """Arena offsets of dead results by slot, of workspaces by step, and the arena's size."""
+def _workspace(step: int) -> int:
+    """What a step's workspace is called among the slots: a negative number."""
+    return -1 - step
+
+
+def _intervals(steps: Sequence[Step], arena_slots: dict[int, int]) -> list[Interval]:
+    """What the arena must hold: dead results by slot, and workspaces."""
     life: dict[int, tuple[int, int]] = {}
     for k, step in enumerate(steps):
         for slot in step.reads | step.writes:
             first, _ = life.get(slot, (k, k))
             life[slot] = (first, k)
-    intervals = [
+    results = [
         Interval(slot, nbytes, *life[slot]) for slot, nbytes in arena_slots.items() if slot in life
     ]
-    # Workspaces are named by negative numbers, out of the slots' way.
-    intervals += [
-        Interval(-1 - k, step.workspace, k, k) for k, step in enumerate(steps) if step.workspace
+    workspaces = [
+        Interval(_workspace(k), step.workspace, k, k)
+        for k, step in enumerate(steps)
+        if step.workspace
     ]
-    offsets, total = plan_memory(intervals)
-    workspaces = [offsets.pop(-1 - k, 0) for k in range(len(steps))]
-    return offsets, workspaces, total
+    return results + workspaces
 
 
 def _aligned_copy(constants: bytes) -> np.ndarray:
