@@ -27,15 +27,16 @@ from flambeau.compiler.builder import (
     vector,
 )
 from flambeau.compiler.correlation_blocks import BLOCKS, BlockKernel
-from flambeau.compiler.gemm_micro import TileShape, multiply_add
+from flambeau.compiler.gemm_micro import ROWS_PER_BASE, TileShape, multiply_add, opaque
 from flambeau.compiler.gemm_pack import panel_start, read_words
 from flambeau.compiler.library_plan import KernelModule
 
 PACK, PAD, PAD_PAIRS, PAD_ANY = "pack_weights", "pad", "pad_pairs", "pad_any"
 CORRELATE, ARRANGE = "correlate", "arrange"
 
-# packed[group][row][tap], in panels of ``height`` rows (the later ones one less) stored [tap][row];
-# the weight of a row and tap lies at ``row * row_stride + tap_table[tap]``.  A task is a panel.
+# packed[group][panel][tap][row]; panels have ``height`` rows, the later ones one less (and junk in
+# its place); the weight of a row and tap lies at ``row * row_stride + tap_table[tap]``.
+# A task is a panel.
 PACK_WORDS = (
     "weight", "packed", "tap_table", "taps", "group_stride", "row_stride",
     "rows", "panels", "height", "tall_panels",
@@ -52,8 +53,11 @@ PAD_WORDS = (
 )  # fmt: skip
 
 # A task is ``vectors`` (see `vector_counts`) groups of columns, of all rows of one block of panels.
+# The weight of a row and tap lies at ``row * weight_row + tap_weights[tap]`` of the panel, which
+# begins at ``group * weight_group + first row * weight_first + panel * weight_panel``.
 CORRELATE_WORDS = (
-    "source", "packed", "out", "tap_offsets", "taps", "bias", "bias_step",
+    "source", "weights", "out", "tap_offsets", "tap_weights", "taps", "bias", "bias_step",
+    "weight_group", "weight_first", "weight_panel", "weight_row",
     "image_stride", "group_stride", "row_step",
     "out_image", "out_channel", "out_row", "columns", "column_groups", "total_groups", "chunks",
     "groups", "rows", "panels", "panel_blocks", "panels_per_block", "height", "tall_panels",
@@ -76,7 +80,7 @@ BLOCK_KERNEL = BlockKernel(
 
 _POINTERS = frozenset(
     {"weight", "packed", "tap_table", "source", "padded", "out", "tap_offsets", "bias", "target",
-     "row_table", "column_table"}
+     "row_table", "column_table", "weights", "tap_weights"}
 )  # fmt: skip
 
 
@@ -136,19 +140,30 @@ def _tile_name(rows: int, vectors: int) -> str:
 def _tile_function(tile: TileShape, rows: int, vectors: int) -> tuple[str, Builder]:
     """``rows`` outputs at ``vectors`` groups of positions, each with its own source and target."""
     builder = Builder()
-    packed, offsets, bias = Var(PTR, "%packed"), Var(PTR, "%offsets"), Var(PTR, "%bias")
+    weights, bias = Var(PTR, "%weights"), Var(PTR, "%bias")
     sources = [Var(PTR, f"%source{j}") for j in range(vectors)]
+    row_steps = [
+        opaque(builder, builder.mul(Var(I64, "%weight_row"), row))
+        for row in range(min(rows, ROWS_PER_BASE + 1))
+    ]
+
+    def tap_entry(table: str, tap: Var) -> Var:
+        return builder.load(I64, builder.gep(I64, Var(PTR, table), tap), 8)
 
     def add_tap(tap: Var, sums: list[Var]) -> list[Var]:
-        tap_offset = builder.load(I64, builder.gep(I64, offsets, tap), 8)
+        tap_offset = tap_entry("%tap_offsets", tap)
         columns = [
             builder.load(tile.vector, builder.gep(tile.element, source, tap_offset), tile.size)
             for source in sources
         ]
-        weights = builder.gep(tile.element, packed, builder.mul(tap, rows))
+        base = builder.gep(tile.element, weights, tap_entry("%tap_weights", tap))
         updated = []
         for row in range(rows):
-            weight = builder.load(tile.element, builder.gep(tile.element, weights, row), tile.size)
+            step = row % ROWS_PER_BASE
+            if row and not step:
+                base = opaque(builder, builder.gep(tile.element, base, row_steps[ROWS_PER_BASE]))
+            address = builder.gep(tile.element, base, row_steps[step]) if step else base
+            weight = builder.load(tile.element, address, tile.size)
             spread = builder.splat(weight, tile.lanes)
             for j, column in enumerate(columns):
                 chain = sums[row * vectors + j]
@@ -173,7 +188,10 @@ def _tile_function(tile: TileShape, rows: int, vectors: int) -> tuple[str, Build
 
 
 def _tile_parameters(vectors: int) -> str:
-    shared = "ptr %packed, ptr %offsets, i64 %taps, ptr %bias, i64 %bias_step, i64 %channel"
+    shared = (
+        "ptr %weights, i64 %weight_row, ptr %tap_offsets, ptr %tap_weights, i64 %taps, ptr %bias, "
+        "i64 %bias_step, i64 %channel"
+    )
     own = [f"ptr %source{j}, ptr %out{j}, i64 %count{j}" for j in range(vectors)]
     return ", ".join([shared, *own])
 
@@ -217,7 +235,7 @@ def _correlate(tile: TileShape) -> tuple[str, Builder]:
         first_row = builder.mul(group, words["rows"])
         out = advance(builder, tile, words["out"], image, words["out_image"])
         out = advance(builder, tile, out, first_row, words["out_channel"])
-        packed = advance(builder, tile, words["packed"], first_row, words["taps"])
+        weights = advance(builder, tile, words["weights"], group, words["weight_group"])
         bias = advance(builder, tile, words["bias"], first_row, words["bias_step"])
         first_panel = builder.mul(block, words["panels_per_block"])
         last_panel = builder.min(
@@ -231,7 +249,7 @@ def _correlate(tile: TileShape) -> tuple[str, Builder]:
                 last_panel,
                 1,
                 [],
-                lambda panel, _: _run_panel(builder, tile, words, panel, places, packed, bias),
+                lambda panel, _: _run_panel(builder, tile, words, panel, places, weights, bias),
             )
 
         cases = {vectors: functools.partial(run_panels, vectors) for vectors in vector_counts(tile)}
@@ -279,16 +297,19 @@ def _run_panel(
     words: dict[str, Var],
     panel: Var,
     places: list[tuple[Var, Var, Var]],
-    packed: Var,
+    weights: Var,
     bias: Var,
 ) -> None:
     first = panel_start(builder, panel, words["height"], words["tall_panels"])
     after = builder.add(panel, 1)
     rows = builder.sub(panel_start(builder, after, words["height"], words["tall_panels"]), first)
     shift = builder.mul(first, words["out_channel"])
+    weights = advance(builder, tile, weights, first, words["weight_first"])
     arguments = [
-        advance(builder, tile, packed, first, words["taps"]),
+        advance(builder, tile, weights, panel, words["weight_panel"]),
+        words["weight_row"],
         words["tap_offsets"],
+        words["tap_weights"],
         words["taps"],
         advance(builder, tile, bias, first, words["bias_step"]),
         words["bias_step"],
@@ -330,8 +351,8 @@ def _pack(tile: TileShape) -> tuple[str, Builder]:
         rows = builder.sub(after, first)
         weight = advance(builder, tile, words["weight"], group, words["group_stride"])
         weight = advance(builder, tile, weight, first, words["row_stride"])
-        row_number = builder.add(builder.mul(group, words["rows"]), first)
-        packed = advance(builder, tile, words["packed"], row_number, words["taps"])
+        panel_taps = builder.mul(words["height"], words["taps"])
+        packed = advance(builder, tile, words["packed"], task, panel_taps)
 
         def pack_taps(first_tap: Var, _: list[Var]) -> None:
             last_tap = builder.min(builder.add(first_tap, TAP_BLOCK), words["taps"])
@@ -344,7 +365,9 @@ def _pack(tile: TileShape) -> tuple[str, Builder]:
                     place = builder.load(I64, builder.gep(I64, words["tap_table"], tap), 8)
                     address = builder.gep(tile.element, source, place)
                     value = builder.load(tile.element, address, tile.size)
-                    builder.store(value, advance(builder, tile, target, tap, rows), tile.size)
+                    builder.store(
+                        value, advance(builder, tile, target, tap, words["height"]), tile.size
+                    )
 
                 builder.loop(first_tap, last_tap, 1, [], pack_tap)
 

@@ -39,6 +39,10 @@ from flambeau.compiler.library_plan import PlanWriter, balanced_panels, ceil_div
 # A block of packed weights that stays in the second-level cache while all positions pass by.
 PANEL_BLOCK_BYTES = 512 << 10
 
+# Weights that so few tiles of positions read are read where they are, not packed (half as many if
+# the taps of a row are not neighbours); measured on 512 channels of 7 x 7 planes.
+FEW_READS = 8
+
 # Below this many tasks, the rows are cut further so that many threads find work.
 ENOUGH_TASKS = 32
 
@@ -66,12 +70,28 @@ class _Slice:
 
 
 @dataclass(frozen=True, slots=True)
-class _PackedWeights:
-    packed: Pointer
-    vectors: int
-    panels: int
+class _Panels:
+    """``count`` panels of ``height`` rows, the later ones one less, and the vectors of a tile."""
+
+    count: int
     height: int
-    tall_panels: int
+    tall: int
+    vectors: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Where the weights of a pass lie, packed or in place (see `CORRELATE_WORDS`), and the panels
+    that their rows are cut into.
+    """
+
+    start: Pointer
+    tap_weights: np.ndarray
+    group: int
+    first: int
+    panel: int
+    row: int
+    panels: _Panels
 
 
 class CorrelationPlanner:
@@ -88,15 +108,15 @@ class CorrelationPlanner:
         problem = self.problem
         if not problem.images:
             return
-        packed = [self._pack(one) for one in problem.passes]
+        weights = [self._place_weights(one) for one in problem.passes]
         if problem.in_blocks(self.tile):
-            self._plan_blocks(problem.passes[0], packed[0])
+            self._plan_blocks(problem.passes[0], weights[0])
         else:
-            self._plan_slices(packed)
+            self._plan_slices(weights)
 
     # -- slices: padding, correlation and arrangement are steps of their own -------------------
 
-    def _plan_slices(self, packed: list[_PackedWeights]) -> None:
+    def _plan_slices(self, weights: list[_Weights]) -> None:
         problem = self.problem
         slices = list(self._slices())
         copied = max((s.count for s in slices if not s.direct), default=0)
@@ -104,8 +124,8 @@ class CorrelationPlanner:
         for images in slices:
             if not images.direct:
                 self._add(self._pad(images))
-            for one, weights in zip(problem.passes, packed):
-                self._add(self._correlate(one, weights, images))
+            for one, own in zip(problem.passes, weights):
+                self._add(self._correlate(one, own, images))
             if problem.is_scattered:
                 self._add(self._arrange(images))
 
@@ -130,7 +150,7 @@ class CorrelationPlanner:
 
     # -- blocks: all three in one task ---------------------------------------------------------
 
-    def _plan_blocks(self, one: CorrelationPass, weights: _PackedWeights) -> None:
+    def _plan_blocks(self, one: CorrelationPass, weights: _Weights) -> None:
         problem, size = self.problem, self.tile.size
         count = problem.block_images(self.tile)
         # Slack, because the last vectors of a region reach past it.
@@ -152,7 +172,7 @@ class CorrelationPlanner:
             self._add_blocks(one, weights, _Slice(whole, problem.images - whole), 1)
 
     def _add_blocks(
-        self, one: CorrelationPass, weights: _PackedWeights, images: _Slice, blocks: int
+        self, one: CorrelationPass, weights: _Weights, images: _Slice, blocks: int
     ) -> None:
         """A step over ``blocks`` blocks of as many images as in the first, ``images``."""
         problem = self.problem
@@ -183,16 +203,33 @@ class CorrelationPlanner:
 
     # -- the calls -----------------------------------------------------------------------------
 
-    def _pack(self, one: CorrelationPass) -> _PackedWeights:
+    def _place_weights(self, one: CorrelationPass) -> _Weights:
         problem, tile = self.problem, self.tile
-        taps = len(one.weight_taps)
         groups = one.out_rows * ceil_div(one.out_columns, tile.lanes)
+        images = problem.images
         if one.out_rows == 1:
-            groups = ceil_div(one.out_columns * problem.images, tile.lanes)
+            groups, images = ceil_div(one.out_columns * images, tile.lanes), 1
         vectors = _choose_vectors(tile, problem.rows, groups)
-        most = vector_counts(tile)[vectors]
-        panels, height, tall_panels = balanced_panels(problem.rows, most)
-        packed = self.writer.reserve(problem.groups * problem.rows * taps * tile.size)
+        panels = _Panels(*balanced_panels(problem.rows, vector_counts(tile)[vectors]), vectors)
+        reads = images * ceil_div(groups, vectors)
+        neighbours = bool((np.diff(one.weight_taps) == 1).all())
+        if reads > (FEW_READS if neighbours else FEW_READS // 2):
+            return self._pack(one, panels)
+        return _Weights(
+            start=problem.weight,
+            tap_weights=one.weight_taps,
+            group=problem.weight_group,
+            first=problem.weight_row,
+            panel=0,
+            row=problem.weight_row,
+            panels=panels,
+        )
+
+    def _pack(self, one: CorrelationPass, panels: _Panels) -> _Weights:
+        problem = self.problem
+        taps = len(one.weight_taps)
+        panel_size = panels.height * taps
+        packed = self.writer.reserve(problem.groups * panels.count * panel_size * self.tile.size)
         arguments: dict[str, Word] = {
             "weight": problem.weight,
             "packed": packed,
@@ -201,13 +238,21 @@ class CorrelationPlanner:
             "group_stride": problem.weight_group,
             "row_stride": problem.weight_row,
             "rows": problem.rows,
-            "panels": panels,
-            "height": height,
-            "tall_panels": tall_panels,
+            "panels": panels.count,
+            "height": panels.height,
+            "tall_panels": panels.tall,
         }
-        tasks = problem.groups * panels if taps else 0
-        self._add(_Call(PACK, arguments, tasks, GRAIN_MOVES // max(1, height * taps)))
-        return _PackedWeights(packed, vectors, panels, height, tall_panels)
+        tasks = problem.groups * panels.count if taps else 0
+        self._add(_Call(PACK, arguments, tasks, GRAIN_MOVES // max(1, panel_size)))
+        return _Weights(
+            start=packed,
+            tap_weights=np.arange(taps) * panels.height,
+            group=panels.count * panel_size,
+            first=0,
+            panel=panel_size,
+            row=1,
+            panels=panels,
+        )
 
     def _pad(self, images: _Slice) -> _Call:
         problem, layout = self.problem, self.problem.layout
@@ -221,9 +266,9 @@ class CorrelationPlanner:
         grain = GRAIN_MOVES // max(1, layout.phases * layout.phase_columns)
         return _Call(pad_kernel(layout), arguments, images.count * planes * layout.rows, grain)
 
-    def _correlate(self, one: CorrelationPass, weights: _PackedWeights, images: _Slice) -> _Call:
+    def _correlate(self, one: CorrelationPass, weights: _Weights, images: _Slice) -> _Call:
         problem, tile = self.problem, self.tile
-        taps = len(one.source_offsets)
+        taps, panels = len(one.source_offsets), weights.panels
         source = self.padded
         if images.direct:
             source = image_offset(tile, problem.source, images.first, problem.source_image)
@@ -239,16 +284,21 @@ class CorrelationPlanner:
         columns = one.out_columns * side_by_side
         column_groups = ceil_div(columns, tile.lanes)
         rows = images.count // side_by_side if joined else one.out_rows
-        chunks = ceil_div(column_groups * rows, weights.vectors)
+        chunks = ceil_div(column_groups * rows, panels.vectors)
         other_tasks = images_left * problem.groups * chunks
-        block = _panels_per_block(weights, taps * tile.size, other_tasks)
-        blocks = ceil_div(weights.panels, block)
+        block = _panels_per_block(panels, taps * tile.size, other_tasks)
+        blocks = ceil_div(panels.count, block)
         arguments: dict[str, Word] = {
             "source": source,
-            "packed": weights.packed,
+            "weights": weights.start,
             "out": offset(out, one.out_start * tile.size),
             "tap_offsets": self.writer.constant(one.source_offsets * side_by_side),
+            "tap_weights": self.writer.constant(weights.tap_weights.astype(np.int64)),
             "taps": taps,
+            "weight_group": weights.group,
+            "weight_first": weights.first,
+            "weight_panel": weights.panel,
+            "weight_row": weights.row,
             "bias": problem.bias or self.writer.constant(np.zeros(1)),
             "bias_step": 1 if problem.bias else 0,
             "image_stride": problem.source_image,
@@ -263,15 +313,15 @@ class CorrelationPlanner:
             "chunks": chunks,
             "groups": problem.groups,
             "rows": problem.rows,
-            "panels": weights.panels,
+            "panels": panels.count,
             "panel_blocks": blocks,
             "panels_per_block": block,
-            "height": weights.height,
-            "tall_panels": weights.tall_panels,
-            "vectors": weights.vectors,
+            "height": panels.height,
+            "tall_panels": panels.tall,
+            "vectors": panels.vectors,
         }
         tasks = other_tasks * blocks if problem.rows else 0
-        work = taps * min(problem.rows, block * weights.height) * weights.vectors * tile.lanes
+        work = taps * min(problem.rows, block * panels.height) * panels.vectors * tile.lanes
         return _Call(CORRELATE, arguments, tasks, GRAIN_PRODUCTS // max(1, work))
 
     def _arrange(self, images: _Slice) -> _Call:
@@ -336,8 +386,8 @@ def _cycles_per_tap(rows: int, vectors: int) -> float:
     return max(rows * vectors / 2, (2 * vectors + rows + 1) / 2, 4.0)
 
 
-def _panels_per_block(weights: _PackedWeights, tap_bytes: int, other_tasks: int) -> int:
+def _panels_per_block(panels: _Panels, tap_bytes: int, other_tasks: int) -> int:
     """Panels that one task runs through: as many as the cache holds and the threads can spare."""
-    fit = max(1, PANEL_BLOCK_BYTES // max(1, weights.height * tap_bytes))
+    fit = max(1, PANEL_BLOCK_BYTES // max(1, panels.height * tap_bytes))
     wanted_blocks = ceil_div(ENOUGH_TASKS, max(1, other_tasks))
-    return max(1, min(fit, weights.panels // min(wanted_blocks, weights.panels)))
+    return max(1, min(fit, panels.count // min(wanted_blocks, panels.count)))

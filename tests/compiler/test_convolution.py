@@ -95,6 +95,7 @@ def test_batch_in_slices_and_blocks(
     monkeypatch.setattr(weight_gradient_plan, "STRIP_BYTES", 2_000)
     monkeypatch.setattr(correlation_steps, "PANEL_BLOCK_BYTES", 500)
     monkeypatch.setattr(correlation_steps, "ENOUGH_BLOCKS", 3)
+    monkeypatch.setattr(correlation_steps, "FEW_READS", seed % 3 * 1000)
     monkeypatch.setattr(correlation_plan, "BLOCKS", 3)
     monkeypatch.setattr(correlation_plan, "BLOCK_BYTES", 3_000)
     monkeypatch.setattr(correlation_plan, "LEAST_BLOCKS", least_blocks)
