@@ -26,6 +26,7 @@ from flambeau.compiler.weight_gradient_plan import (
     PositionLanesPlanner,
     add_combine_step,
 )
+from flambeau.compiler.winograd_gradient_plan import WinogradGradientPlanner
 from flambeau.compiler.winograd_plan import WinogradPlanner, WinogradProblem
 
 # -- by the input ----------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ def plan_backward_weight(problem: ConvolutionProblem, target: Target) -> Library
     """The steps that compute ``grad_weight`` from ``grad_output`` and ``input`` (operand names).
 
     Sums run over a part of the images, the parts are then added in order; the parts follow from
-    the shapes.
+    the shapes, and so does whether they are Winograd's (see `winograd_gradient`).
     """
     writer = PlanWriter()
     tile = problem.tile(target)
@@ -230,7 +231,13 @@ def plan_backward_weight(problem: ConvolutionProblem, target: Target) -> Library
             for layout in problem.window().layouts()
         ),
     ]
-    min(planners, key=lambda planner: planner.cycles()).plan()
+    best = min(planners, key=lambda planner: planner.cycles())
+    if problem.suits_winograd and problem.batch:
+        filtered = WinogradGradientPlanner(writer, tile, problem)
+        if filtered.is_worth_it(best.cycles() * problem.batch):
+            filtered.plan()
+            return writer.finish()
+    best.plan()
     return writer.finish()
 
 

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import functools
 
+from flambeau.compiler.block_parts import BlockParts, block_words
 from flambeau.compiler.builder import (
-    ARGS,
     BEGIN,
     END,
     I64,
     KERNEL_PARAMETERS,
-    PTR,
     Builder,
     Var,
     module,
@@ -31,6 +30,7 @@ from flambeau.compiler.correlation import advance, for_columns, load_columns
 from flambeau.compiler.gemm_micro import TileShape, call_micro_kernel, micro_kernels
 from flambeau.compiler.gemm_pack import panel_start, read_words
 from flambeau.compiler.library_plan import KernelModule
+from flambeau.compiler.winograd_transforms import columns_of, filter_line, result_line, source_line
 
 WEIGHTS, INPUT, MULTIPLY, OUTPUT = "weights", "input", "multiply", "output"
 BLOCKS = "winograd_blocks"
@@ -52,12 +52,13 @@ INPUT_WORDS = (
     "scratch_channel", "scratch_line", "target_place", "target_channel",
 )  # fmt: skip
 
-# target[place][row][tile] = sum over k of weights[place][row][k] * source[place][k][tile], for rows
-# of the panels ``first_panel .. last_panel - 1``.  A task is a strip of tile vectors of a place.
+# target[place][row][tile] (=, += if ``accumulate``) sum over k of weights[place][row][k] *
+# source[place][k][tile], for rows of the panels ``first_panel .. last_panel - 1``.  A task is a
+# strip of tile vectors of a place.
 MULTIPLY_WORDS = (
     "weights", "source", "target", "weights_place", "weights_row",
     "source_place", "source_k", "target_place", "target_row", "k", "vectors", "strips",
-    "first_panel", "last_panel", "height", "tall_panels",
+    "first_panel", "last_panel", "height", "tall_panels", "accumulate",
 )  # fmt: skip
 
 # out[image][channel][2 * rows][2 * columns] as far as ``out_rows`` and ``out_columns`` reach; a
@@ -75,9 +76,7 @@ CONTROL_WORDS = (
 )  # fmt: skip
 
 _PARTS = {INPUT: INPUT_WORDS, MULTIPLY: MULTIPLY_WORDS, OUTPUT: OUTPUT_WORDS}
-BLOCKS_WORDS = tuple(f"{part}.{word}" for part, words in _PARTS.items() for word in words) + tuple(
-    CONTROL_WORDS
-)
+BLOCKS_WORDS = block_words(_PARTS, CONTROL_WORDS)
 
 _POINTERS = frozenset(
     {"weight", "weights", "target", "place_table", "scratch", "source", "out", "bias"}
@@ -105,39 +104,11 @@ def _source(tile: TileShape) -> str:
         *micro_kernels(tile),
         _weights(tile),
         _input(tile),
-        _multiply(tile),
+        multiply_function(tile),
         _output(tile),
         _blocks(tile),
     ]
     return module([text for text, _ in parts], [builder for _, builder in parts])
-
-
-# -- the transformations ---------------------------------------------------------------------------
-
-
-def _filter_line(builder: Builder, line: list[Var]) -> list[Var]:
-    """G times a line of three."""
-    first, middle, last = line
-    outer = builder.mul(builder.add(first, last), 0.5)
-    half = builder.mul(middle, 0.5)
-    return [first, builder.add(outer, half), builder.sub(outer, half), last]
-
-
-def _source_line(builder: Builder, line: list[Var]) -> list[Var]:
-    """Bt times a line of four."""
-    a, b, c, d = line
-    return [builder.sub(a, c), builder.add(b, c), builder.sub(c, b), builder.sub(b, d)]
-
-
-def _result_line(builder: Builder, line: list[Var]) -> list[Var]:
-    """At times a line of four."""
-    a, b, c, d = line
-    total, difference = builder.add(b, c), builder.sub(b, c)
-    return [builder.add(a, total), builder.sub(difference, d)]
-
-
-def _columns_of(square: list[list[Var]]) -> list[list[Var]]:
-    return [list(column) for column in zip(*square, strict=True)]
 
 
 # -- weights ---------------------------------------------------------------------------------------
@@ -167,8 +138,8 @@ def _weights(tile: TileShape) -> tuple[str, Builder]:
                 )
                 for tap in range(9)
             ]
-            lines = [_filter_line(builder, taps[first : first + 3]) for first in (0, 3, 6)]
-            square = _columns_of([_filter_line(builder, line) for line in _columns_of(lines)])
+            lines = [filter_line(builder, taps[first : first + 3]) for first in (0, 3, 6)]
+            square = columns_of([filter_line(builder, line) for line in columns_of(lines)])
             for place, value in enumerate(value for line in square for value in line):
                 start = builder.gep(tile.element, target, places[place])
                 builder.store(value, builder.gep(tile.element, start, column), tile.size)
@@ -234,7 +205,7 @@ def _transform_line(
             )
             values += [builder.shuffle(low, high, even), builder.shuffle(low, high, odd)]
         address = builder.gep(tile.element, target, column)
-        for value in _source_line(builder, values):
+        for value in source_line(builder, values):
             builder.store(value, address, tile.size)
             address = builder.gep(tile.element, address, words["scratch_line"])
 
@@ -257,7 +228,7 @@ def _transform_tiles(
                 line.append(builder.load(tile.vector, address, tile.size))
                 address = builder.gep(tile.element, address, words["scratch_line"])
             square.append(line)
-        places = _columns_of([_source_line(builder, column) for column in _columns_of(square)])
+        places = columns_of([source_line(builder, column) for column in columns_of(square)])
         address = builder.gep(tile.element, target, column)
         for value in (value for line in places for value in line):
             builder.store(value, address, tile.size)
@@ -269,7 +240,8 @@ def _transform_tiles(
 # -- the products ----------------------------------------------------------------------------------
 
 
-def _multiply(tile: TileShape) -> tuple[str, Builder]:
+def multiply_function(tile: TileShape) -> tuple[str, Builder]:
+    """The kernel `MULTIPLY`; it calls the micro kernels."""
     builder = Builder()
     words = read_words(builder, MULTIPLY_WORDS, _POINTERS)
 
@@ -298,7 +270,7 @@ def _multiply(tile: TileShape) -> tuple[str, Builder]:
                 "k": words["k"],
                 "c": advance(builder, tile, target, first, words["target_row"]),
                 "c_row": words["target_row"],
-                "accumulate": builder.constant(0),
+                "accumulate": words["accumulate"],
             }
             call_micro_kernel(builder, tile, rows, vectors, arguments)
 
@@ -337,8 +309,8 @@ def _output(tile: TileShape) -> tuple[str, Builder]:
                     line.append(builder.load(tile.vector, address, tile.size))
                     address = builder.gep(tile.element, address, words["source_place"])
                 square.append(line)
-            halves = [_result_line(builder, column) for column in _columns_of(square)]
-            lines = [_result_line(builder, line) for line in _columns_of(halves)]
+            halves = [result_line(builder, column) for column in columns_of(square)]
+            lines = [result_line(builder, line) for line in columns_of(halves)]
             first_column = builder.mul(column, 2)
             left = builder.sub(out_columns, first_column)
             out = advance(builder, tile, plane, image, words["out_image"])
@@ -389,38 +361,9 @@ def _output(tile: TileShape) -> tuple[str, Builder]:
 # -- blocks ----------------------------------------------------------------------------------------
 
 
-class _Block:
-    """Calls the parts for one block, with copies of their words in which some are the block's."""
-
-    def __init__(self, builder: Builder, tile: TileShape) -> None:
-        self.builder, self.tile = builder, tile
-        count = len(BLOCKS_WORDS) - len(CONTROL_WORDS)
-        self.local = builder.emit(PTR, f"alloca [{count} x i64], align 8")
-        self.shared = {
-            name: builder.argument(ARGS, index) for index, name in enumerate(BLOCKS_WORDS)
-        }
-        for index, name in enumerate(BLOCKS_WORDS[:count]):
-            builder.store(self.shared[name], builder.gep(I64, self.local, index), 8)
-
-    def set(self, name: str, value: Var) -> None:
-        place = self.builder.gep(I64, self.local, BLOCKS_WORDS.index(name))
-        self.builder.store(value, place, 8)
-
-    def move(self, name: str, elements: Var) -> None:
-        """Sets the address ``name`` to so many elements past the first block's."""
-        builder = self.builder
-        self.set(name, builder.add(self.shared[name], builder.mul(elements, self.tile.size)))
-
-    def call(self, part: str, begin: Var | int, end: Var) -> None:
-        first = BLOCKS_WORDS.index(f"{part}.{_PARTS[part][0]}")
-        words = self.builder.gep(I64, self.local, first)
-        start = begin if isinstance(begin, Var) else self.builder.constant(begin)
-        self.builder.do(f"call void @{part}({words}, {start}, {end})")
-
-
 def _blocks(tile: TileShape) -> tuple[str, Builder]:
     builder = Builder()
-    block = _Block(builder, tile)
+    block = BlockParts(builder, tile, _PARTS, CONTROL_WORDS)
     word = block.shared
 
     def run_block(number: Var, _: list[Var]) -> None:

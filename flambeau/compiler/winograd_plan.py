@@ -29,22 +29,23 @@ Pair = tuple[int, int]
 
 # The transformed input of a block: with the weights and the sums of a few rows it should stay in
 # the second-level cache.
-BLOCK_BYTES = 768 << 10
+BLOCK_BYTES = 512 << 10
 
 # With fewer tiles in a block, the weights are read too often: they do not stay in that cache.
 LEAST_BLOCK_TILES = 64
 
 # The sums of a group of panels, in the same cache.
-SUM_BYTES = 192 << 10
+SUM_BYTES = 128 << 10
 
-# Tasks that blocks are shared out to: each needs a region of workspace.
-WORKERS = 16
+# Tasks that blocks are shared out to: each needs a region of workspace, which is in no cache at
+# first.
+WORKERS = 8
 
 # Transformed input and sums of a slice.
-SLICE_BYTES = 16 << 20
+SLICE_BYTES = 8 << 20
 
 # With so many channels the transformed weights of a block's pass do not stay in the cache.
-MANY_CHANNELS = 320
+MANY_CHANNELS = 256
 
 # Fewer channels leave more to transform than is saved.
 LEAST_CHANNELS = 16
@@ -129,7 +130,7 @@ class WinogradPlanner:
         problem, tile = self.problem, self.tile
         rows, columns = problem.rows, problem.channels
         row_stride, column_stride = (9, 9 * rows) if problem.flipped else (9 * columns, 9)
-        self.weights_row = _odd_vectors(columns, tile)
+        self.weights_row = odd_vectors(columns, tile)
         self.weights_place = rows * self.weights_row
         self.weights = self.writer.reserve(PLACES * self.weights_place * tile.size)
         places = np.arange(4)
@@ -179,7 +180,7 @@ class WinogradPlanner:
     def _plan_blocks(self) -> None:
         problem, tile = self.problem, self.tile
         fit = BLOCK_BYTES // (PLACES * problem.channels * tile.size)
-        images, rows = _block(problem, max(LEAST_BLOCK_TILES, fit))
+        images, rows = block_of_tiles(problem.images, problem.tiles, max(LEAST_BLOCK_TILES, fit))
         strips = ceil_div(problem.tiles[0], rows)
         blocks = ceil_div(problem.images, images) * strips
         workers = min(blocks, WORKERS)
@@ -227,7 +228,7 @@ class WinogradPlanner:
         """Fixes the strides for ``rows`` rows of tiles in a plane, ``tiles`` tiles at a time."""
         # Vectors are stored whole.  Places an odd number of vectors apart do not compete for the
         # same lines of a cache.
-        self.source_row = _odd_vectors(tiles + self.tile.lanes - 1, self.tile)
+        self.source_row = odd_vectors(tiles + self.tile.lanes - 1, self.tile)
         self.source_place = self.problem.channels * self.source_row + self.tile.lanes
         self.scratch_line = ceil_div(self.problem.tiles[1], self.tile.lanes) * self.tile.lanes
         self.scratch = (2 * rows + 2) * 4 * self.scratch_line
@@ -280,6 +281,7 @@ class WinogradPlanner:
             "last_panel": self.panels,
             "height": self.height,
             "tall_panels": self.tall_panels,
+            "accumulate": 0,
         }
 
     def _output(self, sums: Pointer, sums_place: int, first: int, images: int) -> dict[str, Word]:
@@ -302,15 +304,15 @@ class WinogradPlanner:
         }
 
 
-def _odd_vectors(elements: int, tile: TileShape) -> int:
+def odd_vectors(elements: int, tile: TileShape) -> int:
     """``elements`` rounded up to an odd number of vectors."""
     return (ceil_div(elements, tile.lanes) | 1) * tile.lanes
 
 
-def _block(problem: WinogradProblem, most: int) -> Pair:
-    """(images, rows of tiles) of a block of about ``most`` tiles."""
-    rows, columns = problem.tiles
+def block_of_tiles(images: int, tiles: Pair, most: int) -> Pair:
+    """(images, rows of tiles) of a block of about ``most`` of an image's ``tiles``."""
+    rows, columns = tiles
     if rows * columns <= most:
-        return max(1, min(most // (rows * columns), problem.images)), rows
+        return max(1, min(most // (rows * columns), images)), rows
     strips = ceil_div(rows, max(1, most // columns))
     return 1, ceil_div(rows, strips)

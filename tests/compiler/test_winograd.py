@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flambeau.compiler import winograd_plan
+from flambeau.compiler import winograd_gradient_plan, winograd_plan
 from flambeau.compiler.convolution import ConvolutionProblem, plan_convolution
-from flambeau.compiler.convolution_backward import plan_backward_data
+from flambeau.compiler.convolution_backward import plan_backward_data, plan_backward_weight
 from flambeau.compiler.gemm_micro import tile_shape
 from flambeau.compiler.jit import emit_object
 from flambeau.compiler.library_plan import LibraryPlan
 from flambeau.compiler.target import Target, describe_host, host
 from flambeau.compiler.winograd import winograd_module
+from flambeau.compiler.winograd_gradient import winograd_gradient_module
 from flambeau.core.dtype import float32, float64
 from tests.compiler.convolution_cases import Case, make_case
 from tests.compiler.library_runner import possible_targets, run_plan
@@ -22,6 +23,7 @@ from tests.compiler.library_runner import possible_targets, run_plan
 PLANNERS = {
     "output": (plan_convolution, ("input", "weight", "bias")),
     "grad_input": (plan_backward_data, ("grad_output", "weight")),
+    "grad_weight": (plan_backward_weight, ("grad_output", "input")),
 }
 
 
@@ -52,7 +54,8 @@ def plan(case: Case, result: str, target: Target) -> LibraryPlan:
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd_plan, "WORTH", 1e9)
+    for module in (winograd_plan, winograd_gradient_plan):
+        monkeypatch.setattr(module, "WORTH", 1e9)
 
 
 @pytest.mark.parametrize("target", possible_targets(), ids=lambda target: target.name)
@@ -70,16 +73,20 @@ def test_values(name: str, result: str, target: Target) -> None:
 @pytest.mark.parametrize("result", PLANNERS)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_small_blocks_and_slices(name: str, result: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd_plan, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(winograd_plan, "LEAST_BLOCK_TILES", 5)
+    for module in (winograd_plan, winograd_gradient_plan):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 1)
+        monkeypatch.setattr(module, "LEAST_BLOCK_TILES", 5)
     monkeypatch.setattr(winograd_plan, "SUM_BYTES", 1)
     monkeypatch.setattr(winograd_plan, "WORKERS", 3)
+    monkeypatch.setattr(winograd_gradient_plan, "MOST_WORKERS", 3)
     case = make_case(PROBLEMS[name])
     operands = case.operands_for(result, *PLANNERS[result][1])
     values = run_plan(plan(case, result, host()), operands, result, 2)
     case.check(result, values)
     monkeypatch.setattr(winograd_plan, "MANY_CHANNELS", 1)
-    monkeypatch.setattr(winograd_plan, "SLICE_BYTES", 1 << 20)
+    monkeypatch.setattr(winograd_plan, "SLICE_BYTES", 1 << 16)
+    monkeypatch.setattr(winograd_gradient_plan, "WORKER_SUM_BYTES", 1)
+    monkeypatch.setattr(winograd_gradient_plan, "SLICE_BYTES", 1 << 16)
     values = run_plan(plan(case, result, host()), operands, result, 2)
     case.check(result, values)
 
@@ -124,4 +131,5 @@ def test_others_are_plain_sums(name: str) -> None:
 def test_compiles_for_other_machines(machine: str) -> None:
     flags = {"aarch64": frozenset({"fp", "asimd"}), "x86_64": frozenset()}[machine]
     target = describe_host(machine, flags, None)
-    assert emit_object(winograd_module(tile_shape("float", target)).source(), target)
+    for make in (winograd_module, winograd_gradient_module):
+        assert emit_object(make(tile_shape("float", target)).source(), target)
