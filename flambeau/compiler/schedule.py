@@ -33,6 +33,7 @@ from flambeau.compiler.schedule_reduction import (
     RowReduction,
 )
 from flambeau.compiler.schedule_tiles import TiledPointwise, block_count
+from flambeau.compiler.slopes import inner_slopes
 from flambeau.compiler.target import Target
 
 FUNCTION = "kernel"
@@ -115,6 +116,7 @@ class CpuSchedule:
         self.b = Builder()
         self.map = ArgumentMap(kernel)
         self.levels = levels_of(kernel)
+        self.slopes = inner_slopes(kernel)
         self.contiguous: tuple[int, ...] = (UNIT,)
         self.uniform: dict[int, Var] = {}
         self.splats: dict[int, Var] = {}
@@ -214,21 +216,24 @@ class CpuSchedule:
         stride = self.strides[k][-1]
         if operand.kind == IOTA:
             return self._iota(offset, inner, stride, width)
-        element = operand.dtype.llvm
-        size = operand.dtype.itemsize
         if operand.inner == BROADCAST:
-            raw = b.load(element, b.gep(element, self.pointers[k], offset), size)
-            return b.splat(emit.from_memory(b, raw, operand.dtype), width)
+            return b.splat(self.gather(k, offset, None, 1), width)
         if operand.inner in self.contiguous:
-            address = b.gep(element, self.pointers[k], b.add(offset, inner))
-            type_ = vector(element, width)
-            if mask is None or width == 1:
-                raw = b.load(type_, address, size)
-            else:
-                raw = b.masked_load(type_, address, mask, size)
-            return emit.from_memory(b, raw, operand.dtype)
+            return self._neighbours(k, b.add(offset, inner), mask, width)
         positions = self._iota(offset, inner, stride, width)
         return self.gather(k, positions, mask, width)
+
+    def _neighbours(self, k: int, position: Var, mask: Var | None, width: int) -> Var:
+        """The elements from ``position`` on."""
+        b, operand = self.b, self.kernel.operands[k]
+        element, size = operand.dtype.llvm, operand.dtype.itemsize
+        address = b.gep(element, self.pointers[k], position)
+        type_ = vector(element, width)
+        if mask is None or width == 1:
+            raw = b.load(type_, address, size)
+        else:
+            raw = b.masked_load(type_, address, mask, size)
+        return emit.from_memory(b, raw, operand.dtype)
 
     def _iota(self, offset: Var, inner: Var, stride: Var, width: int) -> Var:
         b = self.b
@@ -251,6 +256,17 @@ class CpuSchedule:
             name, type_, addresses, Var("i32", str(size)), self._mask(mask, width), b.zero(type_)
         )
         return emit.from_memory(b, raw, operand.dtype)
+
+    def _gathered(self, i: Instruction, positions: Var, mask: Var | None, width: int) -> Var:
+        """A computed access: whole vectors where its positions are neighbours, or all the same."""
+        assert isinstance(i.attribute, int)
+        slope = self.slopes[i.arguments[0]]
+        if width == 1 or slope is None:
+            return self.gather(i.attribute, positions, mask, width)
+        first = self.b.extract(positions, 0)
+        if slope == 1:
+            return self._neighbours(i.attribute, first, mask, width)
+        return self.b.splat(self.gather(i.attribute, first, None, 1), width)
 
     def _addresses(self, k: int, positions: Var, width: int) -> Var:
         element = self.kernel.operands[k].dtype.llvm
@@ -297,7 +313,7 @@ class CpuSchedule:
                 known[k] = self.load(i.attribute, offsets[i.attribute], inner, mask, width)
             elif i.operation == "gather":
                 assert isinstance(i.attribute, int)
-                known[k] = self.gather(i.attribute, known[i.arguments[0]], mask, width)
+                known[k] = self._gathered(i, known[i.arguments[0]], mask, width)
             elif i.operation == "store":
                 assert isinstance(i.attribute, int)
                 value = known[i.arguments[0]]

@@ -187,6 +187,53 @@ def may_overlap_itself(layout: Layout) -> bool:
     return False
 
 
+def certainly_disjoint(a: Layout, b: Layout) -> bool:
+    """Whether two views of one storage share no byte, where that can be told without a search."""
+    if a.numel == 0 or b.numel == 0:
+        return True
+    if a is b:
+        return False
+    if a.nbytes <= b.offset * b.dtype.itemsize or b.nbytes <= a.offset * a.dtype.itemsize:
+        return True
+    if a.dtype.itemsize != b.dtype.itemsize:
+        return False
+    steps = sorted({s for v in (a, b) for s, _ in _moving(v)} | {1}, reverse=True)
+    first, second = _box(a, steps), _box(b, steps)
+    if first is None or second is None:
+        return False
+    return any(
+        p[0] + p[1] <= q[0] or q[0] + q[1] <= p[0] for p, q in zip(first, second, strict=True)
+    )
+
+
+def _moving(layout: Layout) -> list[tuple[int, int]]:
+    """Stride and size of the dimensions that lead to other addresses."""
+    pairs = zip(layout.strides, layout.shape, strict=True)
+    return [(stride, n) for stride, n in pairs if n != 1 and stride]
+
+
+def _box(layout: Layout, steps: Sequence[int]) -> list[tuple[int, int]] | None:
+    """The view's addresses as ranges of digits (start, count) for these place values, largest
+    first; None where a digit would carry.
+    """
+    pairs = _moving(layout)
+    moving = dict(pairs)
+    if len(moving) != len(pairs) or min(moving, default=1) < 0:
+        return None
+    box = []
+    rest = layout.offset
+    for step in steps:
+        start, rest = divmod(rest, step)
+        box.append((start, moving.get(step, 1)))
+    # What the lower digits add up to at most must stay below each place value.
+    below = 0
+    for step, (start, count) in zip(reversed(steps), reversed(box), strict=True):
+        if below >= step:
+            return None
+        below += (start + count - 1) * step
+    return box
+
+
 def broadcast_shapes(*shapes: Sequence[int]) -> Size:
     """The common shape; PyTorch's error where two sizes differ and neither is 1."""
     result: list[int] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flambeau.core.layout import Layout, broadcast_strides
+from flambeau.core.layout import Layout, broadcast_strides, certainly_disjoint
 from flambeau.engine.call import Call, Library, Lowered, Reduction, View
 
 # Beyond this a kernel runs out of registers, and its compile time grows.
@@ -91,7 +91,7 @@ def _place(call: Call, groups: list[Group], accesses: dict[int, list[Access]]) -
         for access in accesses.get(view.slot, ()):
             if access.group < earliest or not (writes or access.writes):
                 continue
-            if _disjoint(view.layout, access.layout):
+            if certainly_disjoint(view.layout, access.layout):
                 continue
             aligned = (
                 not library
@@ -112,13 +112,6 @@ def _place(call: Call, groups: list[Group], accesses: dict[int, list[Access]]) -
 
 def _uses(call: Call) -> list[tuple[View, bool]]:
     return [(v, False) for v in call.reads if v.slot >= 0] + [(v, True) for v in call.writes]
-
-
-def _disjoint(a: Layout, b: Layout) -> bool:
-    """Whether two views of one storage certainly share no byte."""
-    if a is b:
-        return False
-    return a.nbytes <= b.offset * b.dtype.itemsize or b.nbytes <= a.offset * a.dtype.itemsize
 
 
 def _compatible(call: Call, group: Group, shape: tuple[int, ...]) -> bool:
