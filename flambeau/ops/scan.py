@@ -34,7 +34,8 @@ def _scan(self, dim, kind, reverse):
 def _scan_lower(call, target, self, dim, kind, reverse):
     blocks = _blocks(call.writes[0].layout, dim)
     operands = {"source": call.reads[0], "result": call.writes[0]}
-    return Lowered(plan_scan(kind, self.dtype, *blocks, reverse), operands)
+    steps, workspace = plan_scan(kind, self.dtype, *blocks, reverse)
+    return Lowered(steps, operands, workspace)
 
 
 @kernel_operator("_scan_extreme(Tensor self, int dim, str kind) -> (Tensor, Tensor)", variants="")
@@ -46,7 +47,8 @@ def _scan_extreme(self, dim, kind):
 def _scan_extreme_lower(call, target, self, dim, kind):
     source, (result, indices) = call.reads[0], call.writes
     operands = {"source": source, "result": result, "indices": indices}
-    return Lowered(plan_scan(kind, self.dtype, *_blocks(result.layout, dim)), operands)
+    steps, workspace = plan_scan(kind, self.dtype, *_blocks(result.layout, dim))
+    return Lowered(steps, operands, workspace)
 
 
 def _scanned(self: Tensor, dim: int, kind: str, reverse: bool = False) -> Tensor:
