@@ -3,30 +3,31 @@
     python benchmarks/run.py --torch-python OTHER_ENVIRONMENT/bin/python
 
 Both libraries stay loaded in a process each; blocks of about 0.12 s alternate between them, in
-reversed order every round, so that a slow minute of the machine hits both. Printed are medians and
-the median of the rounds' ratios; --out writes all blocks as JSON and --picture draws a PNG.
+reversed order every round, so that a slow minute of the machine hits both. A ratio is PyTorch's
+time over ours (above 1 flambeau is faster), the median of the rounds. ``--compile`` measures both
+libraries' ``compile`` too. ``--out`` writes all blocks as JSON, ``--picture`` draws a PNG.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from workloads import WORKLOADS, Workload
+import picture
+import process
+import workloads
+from workloads import Workload
 
 HERE = Path(__file__).resolve().parent
-LIBRARIES = ("flambeau", "torch")
-IMPORT_SECONDS = 0.25
-IMPORT_MEGABYTES = 60
-SAME_CHECK = 1e-3
+# Two proving numbers are the same within this part.
+SAME_CHECK = 5e-3
 # Load average above which a measurement is not one.
 BUSY = 0.7
 
@@ -39,19 +40,26 @@ class Row:
     title: str
     unit: str
     samples: dict[str, list[float]]
-    target: str = ""
-    reached: bool | None = None
+    floor: float = 1.0
     note: str = ""
     first_seconds: dict[str, float] = field(default_factory=dict)
 
-    def median(self, library: str) -> float:
-        return statistics.median(self.samples[library])
+    @property
+    def group(self) -> str:
+        return self.name.partition(".")[0]
 
-    def ratio(self) -> float | None:
-        if set(self.samples) != set(LIBRARIES) or not self.median("torch"):
+    def median(self, library: str) -> float | None:
+        samples = self.samples.get(library)
+        return statistics.median(samples) if samples else None
+
+    def ratio(self, library: str = "flambeau", base: str = "torch") -> float | None:
+        """How often our time goes into the other library's."""
+        if not self.samples.get(library) or not self.samples.get(base):
             return None
-        pairs = zip(self.samples["flambeau"], self.samples["torch"])
-        return statistics.median(ours / theirs for ours, theirs in pairs)
+        pairs = list(zip(self.samples[library], self.samples[base]))
+        if not all(ours > 0 for ours, _ in pairs):
+            return None
+        return statistics.median(theirs / ours for ours, theirs in pairs)
 
 
 class Process:
@@ -83,136 +91,98 @@ class Process:
 
 
 def measure(workload: Workload, processes: list[Process], rounds: int) -> Row:
-    row = Row(workload.name, workload.title, "s", {p.library: [] for p in processes})
+    row = Row(workload.name, workload.title, "s", {}, workload.floor)
     checks = {}
-    for process in processes:
-        prepared = process.ask("prepare", workload.name)
-        row.first_seconds[process.library] = prepared["first_seconds"]
-        checks[process.library] = prepared["check"]
-    order = list(processes)
+    ready = []
+    for worker in processes:
+        if worker.library.endswith("+compile") and not workload.compiled:
+            continue
+        answer = worker.ask("prepare", workload.name)
+        if "error" in answer:
+            row.note += f"{worker.library}: {answer['error']} "
+            continue
+        ready.append(worker)
+        row.samples[worker.library] = []
+        row.first_seconds[worker.library] = answer["first_seconds"]
+        checks[worker.library] = answer["check"]
     for _ in range(rounds):
-        for process in order:
-            row.samples[process.library].append(process.ask("block", workload.name)["seconds"])
-        order.reverse()
-    for process in processes:
-        process.ask("forget", workload.name)
-    judge(row, workload)
-    if max(checks.values()) - min(checks.values()) > SAME_CHECK:
-        row.note = f"RESULTS DIFFER: {checks}"
-        row.reached = False
+        for worker in ready:
+            seconds = worker.ask("block", workload.name)["seconds"]
+            row.samples[worker.library].append(seconds / workload.inner)
+        ready.reverse()
+    for worker in ready:
+        worker.ask("forget", workload.name)
+    if checks and max(checks.values()) - min(checks.values()) > SAME_CHECK * max(checks.values()):
+        row.note += f"RESULTS DIFFER: {checks}"
     return row
-
-
-def judge(row: Row, workload: Workload) -> None:
-    if workload.microseconds is not None:
-        row.target = f"{workload.microseconds:g} µs"
-        row.reached = row.median("flambeau") <= workload.microseconds * 1e-6
-    ratio = row.ratio()
-    if workload.ratio is not None:
-        row.target = f"{workload.ratio:g}×"
-        row.reached = None if ratio is None else ratio <= workload.ratio
-
-
-def measure_import(pythons: dict[str, str], rounds: int) -> list[Row]:
-    """Wall time of a fresh process less that of an empty one, and its resident memory."""
-    seconds = {library: [] for library in pythons}
-    megabytes = {library: [] for library in pythons}
-    report = "; print(open('/proc/self/status').read())"
-    with tempfile.TemporaryDirectory() as folder:
-        # Bytecode as an installed package has it, wherever this checkout may write.
-        environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONPYCACHEPREFIX": folder}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        for library, python in pythons.items():
-            time_process(python, f"import {library}", environment)
-        for _ in range(rounds):
-            for library, python in pythons.items():
-                empty, _ = time_process(python, "pass", environment)
-                full, output = time_process(python, f"import {library}{report}", environment)
-                seconds[library].append(full - empty)
-                kilobytes = re.search(r"VmRSS:\s+(\d+)", output).group(1)
-                megabytes[library].append(int(kilobytes) / 1000)
-    time_row = Row("import", "import", "s", seconds, f"{IMPORT_SECONDS} s")
-    time_row.reached = time_row.median("flambeau") <= IMPORT_SECONDS
-    memory_row = Row("import_memory", "memory after import", "MB", megabytes)
-    memory_row.target = f"{IMPORT_MEGABYTES} MB"
-    memory_row.reached = memory_row.median("flambeau") <= IMPORT_MEGABYTES
-    return [time_row, memory_row]
-
-
-def time_process(python: str, code: str, environment: dict[str, str]) -> tuple[float, str]:
-    start = time.perf_counter()
-    run = subprocess.run([python, "-c", code], env=environment, check=True, capture_output=True)
-    return time.perf_counter() - start, run.stdout.decode()
 
 
 def measure_leak(processes: list[Process]) -> Row:
-    samples = {}
-    for process in processes:
-        samples[process.library] = [process.ask("leak")["growth_kilobytes"] / 1000]
-    row = Row("leak", "growth over 9,000 of 10,000 MLP steps", "MB", samples, "1 MB")
-    row.reached = row.median("flambeau") <= 1
-    return row
+    samples = {
+        worker.library: [worker.ask("leak")["growth_kilobytes"] / 1000] for worker in processes
+    }
+    return Row("leak", "growth over 9,000 of 10,000 MLP steps", "MB", samples)
 
 
-def show(value: float, unit: str) -> str:
+# -- what is shown ---------------------------------------------------------------------------------
+
+
+def show(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
     if unit == "MB":
         return f"{value:.1f} MB"
     if value < 1e-4:
         return f"{value * 1e6:.2f} µs"
-    if value < 0.1:
-        return f"{value * 1e3:.2f} ms"
-    return f"{value:.2f} s"
+    return f"{value * 1e3:.2f} ms" if value < 0.1 else f"{value:.2f} s"
 
 
-def table(rows: list[Row]) -> str:
+def show_ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}×"
+
+
+def table(rows: list[Row], libraries: list[str]) -> str:
     """The rows as a table that Markdown shows too."""
-    lines = ["| | flambeau | PyTorch | ratio | target | |", "|---|---:|---:|---:|---:|---|"]
+    others = [name for name in libraries if name != "torch"]
+    heads = ["", "PyTorch"]
+    for name in others:
+        heads += [name, "ratio"]
+    lines = ["| " + " | ".join(heads) + " | |", "|---" * (len(heads) + 1) + "|"]
     for row in rows:
-        ours = show(row.median("flambeau"), row.unit)
-        theirs = show(row.median("torch"), row.unit) if "torch" in row.samples else ""
-        ratio = row.ratio() if row.name != "leak" else None
-        verdict = {True: "reached", False: "MISSED", None: ""}[row.reached]
-        cells = [
-            row.title,
-            ours,
-            theirs,
-            f"{ratio:.2f}×" if ratio is not None else "",
-            f"≤ {row.target}",
-            f"{verdict} {row.note}".strip(),
-        ]
+        cells = [row.title, show(row.median("torch"), row.unit)]
+        for name in others:
+            base = "torch+compile" if name == "flambeau+compile" else "torch"
+            cells += [show(row.median(name), row.unit), show_ratio(row.ratio(name, base))]
+        ratio = row.ratio()
+        behind = ratio is not None and ratio < row.floor and row.name != "leak"
+        cells.append((f"below {row.floor:g} " if behind else "") + row.note)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def draw(rows: list[Row], path: Path, title: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    shown = [row for row in rows if row.ratio() is not None and row.name != "leak"]
-    shown.reverse()
-    ratios = [row.ratio() for row in shown]
-    figure = Figure(figsize=(9, 0.55 * len(shown) + 1.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    colours = ["#d9622b" if ratio <= 1 else "#8a8a8a" for ratio in ratios]
-    bars = axes.barh([row.title for row in shown], ratios, color=colours, height=0.62)
-    axes.bar_label(bars, [f"{ratio:.2f}×" for ratio in ratios], padding=4, fontsize=9)
-    axes.axvline(1, color="#333333", linewidth=1)
-    axes.set_xscale("log")
-    axes.set_xlim(min(ratios) / 2, max(*ratios, 1) * 2)
-    axes.set_xlabel("flambeau / PyTorch eager (left of the line: flambeau needs less)")
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+def means(rows: list[Row]) -> str:
+    """The geometric mean of each group's ratios."""
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        ratio = row.ratio()
+        if ratio is not None and row.name != "leak" and "DIFFER" not in row.note:
+            groups.setdefault(row.group, []).append(ratio)
+    parts = [
+        f"{group} {math.exp(statistics.fmean(map(math.log, ratios))):.2f}× ({len(ratios)})"
+        for group, ratios in groups.items()
+    ]
+    return "geometric means: " + ", ".join(parts)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch-python", help="interpreter that has torch (default: this one)")
     parser.add_argument("--alone", action="store_true", help="without PyTorch")
+    parser.add_argument("--compile", action="store_true", help="compiled steps as well")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="", metavar="REGEX", help="names of rows")
+    parser.add_argument("--list", action="store_true", help="print the names of rows")
     parser.add_argument("--out", type=Path, help="write all blocks as JSON")
     parser.add_argument("--picture", type=Path, help="draw the ratios as PNG (needs matplotlib)")
     return parser
@@ -220,37 +190,47 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     options = build_parser().parse_args()
+    everything = workloads.load()
+    if options.list:
+        print("\n".join([*everything, *process.ROWS, "leak"]))
+        return 0
     pythons = {"flambeau": sys.executable}
     if not options.alone:
         pythons["torch"] = options.torch_python or sys.executable
     load = os.getloadavg()[0]
     wanted = re.compile(options.only).search
+    libraries = [*pythons, *(f"{name}+compile" for name in pythons if options.compile)]
     rows = []
-    if wanted("import"):
-        rows += measure_import(pythons, min(options.rounds, 5))
-    processes = [Process(name, python, options.threads) for name, python in pythons.items()]
-    versions = {process.library: process.version for process in processes}
+    workers = []
     try:
-        for workload in WORKLOADS:
+        for name in libraries:
+            python = pythons[name.partition("+")[0]]
+            workers.append(Process(name, python, options.threads))
+        versions = {worker.library: worker.version for worker in workers}
+        for workload in everything.values():
             if wanted(workload.name):
-                rows.append(measure(workload, processes, options.rounds))
-                print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+                rows.append(measure(workload, workers, options.rounds))
+                line = table(rows[-1:], libraries).splitlines()[-1]
+                print(line, file=sys.stderr, flush=True)
         if wanted("leak"):
-            rows.append(measure_leak(processes))
+            rows.append(measure_leak([w for w in workers if "+" not in w.library]))
     finally:
-        for process in processes:
-            process.close()
+        for worker in workers:
+            worker.close()
+    for name, (title, unit, floor, samples) in process.measure(pythons, wanted, HERE).items():
+        rows.append(Row(name, title, unit, samples, floor))
     machine = f"{options.threads} threads, {platform.machine()}, Python {platform.python_version()}"
     title = f"flambeau beside PyTorch {versions.get('torch', '')} ({machine})"
     if load > BUSY:
         title += f" ON A BUSY MACHINE (load {load:.1f} before the start): not a measurement"
-    print(f"{title}\n\n{table(rows)}")
+    print(f"{title}\n\n{table(rows, libraries)}\n\n{means(rows)}")
     if options.out:
         record = {"title": title, "versions": versions, "rows": [asdict(row) for row in rows]}
         options.out.write_text(json.dumps(record, indent=1) + "\n")
     if options.picture:
-        draw(rows, options.picture, title)
-    return 1 if any(row.reached is False for row in rows) else 0
+        shown = [(row.group, row.title, row.ratio()) for row in rows if row.name != "leak"]
+        picture.draw([entry for entry in shown if entry[2] is not None], options.picture, title)
+    return 1 if any("DIFFER" in row.note or "Error" in row.note for row in rows) else 0
 
 
 if __name__ == "__main__":
