@@ -60,12 +60,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     view,
     view_copies,
 )
-from flambeau.ops.call import (
-    record_binary,
-    record_binary_number,
-    record_inplace,
-    record_unary,
-)
+from flambeau.ops.call import binary_form, record_inplace, unary_form
 from flambeau.ops.declare import PointwiseOperator, copy_
 from flambeau.ops.operator import OPERATORS, Operator
 from flambeau.ops.schema import REQUIRED
@@ -82,21 +77,12 @@ def _name(function: Callable[..., Any], name: str, doc: str | None) -> Callable[
     return function
 
 
-def unary_method(op: Operator) -> Callable[..., Any]:
-    def method(self: Tensor) -> Tensor:
-        return record_unary(op, self)
-
-    return method
-
-
 def binary_method(op: Operator) -> Callable[..., Any]:
+    pair = binary_form(op, lambda self, other: op.call_method((self, other), {}))
+
     def method(self: Tensor, other: Any, *args: Any, **kwargs: Any) -> Any:
         if not args and not kwargs:
-            if isinstance(other, Tensor):
-                return record_binary(op, self, other)
-            kind = other.__class__
-            if kind is float or (kind is int and -_INT64_LIMIT <= other < _INT64_LIMIT):
-                return record_binary_number(op, self, other)
+            return pair(self, other)
         if "out" in kwargs:
             return op(self, other, *args, **kwargs)
         return op.call_method((self, other, *args), kwargs)
@@ -104,15 +90,25 @@ def binary_method(op: Operator) -> Callable[..., Any]:
     return method
 
 
-def binary_dunder(op: Operator, swap: bool = False) -> Callable[..., Any]:
-    """``__add__`` and its like; ``swap`` for reflected forms of commuting operators."""
+def binary_dunder(op: Operator) -> Callable[..., Any]:
+    """``__add__`` and its like."""
+    return binary_form(op, _left_to_the_other(op))
+
+
+def reflected_dunder(op: Operator) -> Callable[..., Any]:
+    """``__radd__`` and its like, of commuting operators."""
+    pair = binary_form(op, _left_to_the_other(op))
 
     def dunder(self: Tensor, other: Any) -> Any:
-        if isinstance(other, Tensor):
-            return record_binary(op, other, self) if swap else record_binary(op, self, other)
-        kind = other.__class__
-        if kind is float or (kind is int and -_INT64_LIMIT <= other < _INT64_LIMIT):
-            return record_binary_number(op, self, other)
+        return pair(other, self) if isinstance(other, Tensor) else pair(self, other)
+
+    return dunder
+
+
+def _left_to_the_other(op: Operator) -> Callable[[Tensor, Any], Any]:
+    """What a Python operator does with an operand that is neither tensor nor plain number."""
+
+    def otherwise(self: Tensor, other: Any) -> Any:
         try:
             return op.call_method((self, other), {})
         except TypeError:
@@ -120,7 +116,7 @@ def binary_dunder(op: Operator, swap: bool = False) -> Callable[..., Any]:
                 return NotImplemented
             raise
 
-    return dunder
+    return otherwise
 
 
 def general_method(op: Operator) -> Callable[..., Any]:
@@ -189,7 +185,7 @@ def method_for(op: Operator) -> Callable[..., Any]:
     if has_short_path(op):
         tensors = [p for p in parameters if p.is_tensor]
         if len(parameters) == 1:
-            op.short, op.short_arity = unary_method(op), 1
+            op.short, op.short_arity = unary_form(op), 1
             return op.short
         others_have_defaults = all(p.default is not REQUIRED for p in parameters[2:])
         if len(tensors) == 2 and tensors[1].kind == "Operand" and others_have_defaults:
@@ -240,7 +236,7 @@ def _attach_dunder(op: Operator, name: str) -> None:
     setattr(Tensor, forward, _name(function, forward, op.__doc__))
     if name in _COMMUTING:
         reflected = f"__r{name}__"
-        setattr(Tensor, reflected, _name(binary_dunder(op, swap=True), reflected, op.__doc__))
+        setattr(Tensor, reflected, _name(reflected_dunder(op), reflected, op.__doc__))
     if "inplace" in op.variants and name not in _COMPARING:
         augmented = f"__i{name}__"
         function = short_inplace_method(op) if writes_shortly(op) else inplace_dunder(op)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flambeau.core.layout import Layout
 from flambeau.engine.storage import Storage
+from flambeau.engine.tape import thread
 
 if TYPE_CHECKING:
     from flambeau.tensor import Tensor
@@ -27,9 +28,16 @@ class _GradMode(threading.local):
     ``checks_nan`` makes backward look for NaN.
     """
 
-    enabled = True
     inference = False
     checks_nan = False
+
+    @property
+    def enabled(self) -> bool:
+        return thread.tape.grad_enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        thread.tape.grad_enabled = value
 
 
 grad_mode = _GradMode()
@@ -289,11 +297,12 @@ class no_grad(_Mode):
         return mode if function is None else _Mode.__call__(mode, function)
 
     def __enter__(self) -> None:
-        self.previous = grad_mode.enabled
-        grad_mode.enabled = False
+        tape = thread.tape
+        self.previous = tape.grad_enabled
+        tape.grad_enabled = False
 
     def __exit__(self, *exception: object) -> None:
-        grad_mode.enabled = self.previous
+        thread.tape.grad_enabled = self.previous
 
 
 class enable_grad(_Mode):
@@ -304,11 +313,12 @@ class enable_grad(_Mode):
         return mode if function is None else _Mode.__call__(mode, function)
 
     def __enter__(self) -> None:
-        self.previous = grad_mode.enabled
-        grad_mode.enabled = True
+        tape = thread.tape
+        self.previous = tape.grad_enabled
+        tape.grad_enabled = True
 
     def __exit__(self, *exception: object) -> None:
-        grad_mode.enabled = self.previous
+        thread.tape.grad_enabled = self.previous
 
 
 class set_grad_enabled(_Mode):

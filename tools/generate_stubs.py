@@ -234,8 +234,9 @@ def spread_parameters(parameters: Sequence[Parameter]) -> list[str] | None:
 
 
 def operator_of(function: Any) -> Operator | None:
-    """The operator that a bound method of `bindings.py` calls."""
-    if not inspect.isfunction(function) or function.__module__ != "flambeau.bindings":
+    """The operator that a bound method of `bindings.py` or `ops/call.py` calls."""
+    makers = ("flambeau.bindings", "flambeau.ops.call")
+    if not inspect.isfunction(function) or function.__module__ not in makers:
         return None
     found = inspect.getclosurevars(function).nonlocals.get("op")
     return found if isinstance(found, Operator) else None

@@ -7,7 +7,7 @@ names storages by slot, so the same call recorded again, on other tensors, is th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flambeau.compiler.epilogue import Grid
@@ -18,6 +18,7 @@ from flambeau.core.layout import Layout
 
 if TYPE_CHECKING:
     from flambeau.engine.plan import CallByCall, Plan
+    from flambeau.engine.tape import Watched
 
 # Slots of operands that are not storages: a running index, and nothing at all.
 IOTA_SLOT = -1
@@ -90,26 +91,55 @@ class Library:
 Work = Pointwise | Reduction | Library
 
 
-@dataclass(eq=False, slots=True)
 class Call:
     """A node of the trie.
 
     ``outputs`` are the layouts of new tensors, in slots ``slots_before`` onwards; ``scalars`` says
     for each run-time number whether it is passed as ``float`` or ``int``.  ``next`` is the child
-    taken last, ``plans`` are the plans for flushing here, by which slots are alive.
+    taken last, ``plans`` are the plans for flushing here, by which of the ``watched`` slots are
+    alive.
+
+    ``key`` is what the call was recorded with.  The written-out forms of recording do not build one
+    to compare it; they look at its parts: ``op`` (None for calls of the general form), ``first``
+    (the next free slot), and slot and layout of one or two operands (for a number its class).
+    ``layouts`` are those of the operands, None in the place of a number.
     """
 
-    name: str
-    key: Any
-    reads: tuple[View, ...] = ()
-    writes: tuple[View, ...] = ()
-    outputs: tuple[Layout, ...] = ()
-    scalars: tuple[type, ...] = ()
-    work: Work | None = None
-    parent: Call | None = None
-    next: Call | None = None
-    children: dict[Any, Call] = field(default_factory=dict)
-    plans: dict[bytes, Plan | CallByCall] = field(default_factory=dict)
+    __slots__ = (
+        "children", "first", "key", "layout_a", "layout_b", "layouts", "name", "next", "op",
+        "outputs", "parent", "plans", "reads", "scalars", "slot_a", "slot_b", "watched", "work",
+        "writes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        key: Any,
+        reads: tuple[View, ...] = (),
+        writes: tuple[View, ...] = (),
+        outputs: tuple[Layout, ...] = (),
+        scalars: tuple[type, ...] = (),
+        work: Work | None = None,
+    ) -> None:
+        self.name = name
+        self.key = key
+        self.reads = reads
+        self.writes = writes
+        self.outputs = outputs
+        self.scalars = scalars
+        self.work = work
+        self.parent: Call | None = None
+        self.next: Call | None = None
+        self.children: dict[Any, Call] = {}
+        self.plans: dict[Any, Plan | CallByCall] = {}
+        self.watched: Watched | None = None
+        self.op: Any = None
+        self.first = -1
+        self.slot_a = -1
+        self.slot_b = -1
+        self.layout_a: Any = None
+        self.layout_b: Any = None
+        self.layouts: tuple[Layout | None, ...] = ()
 
     def __repr__(self) -> str:
         operands = [*map(repr, self.reads), *(kind.__name__ for kind in self.scalars)]

@@ -66,7 +66,13 @@ class Plan:
 
     def run(self, slots: Sequence[Storage], numbers: Sequence[int | float]) -> None:
         """Fills every live storage; ``slots`` and ``numbers`` as the tape holds them."""
-        addresses = [(slots[s].block or slots[s].allocate()).address for s in self.external]
+        addresses = []
+        for s in self.external:
+            storage = slots[s]
+            block = storage.block
+            if block is None:
+                block = storage.allocate()
+            addresses.append(block.address)
         if self._checked is not None:
             self._run_checked(self._checked, slots, addresses, numbers)
             return

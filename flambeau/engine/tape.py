@@ -14,9 +14,12 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from operator import itemgetter
+from sys import getrefcount
 from threading import get_ident
 from typing import Any
 
+from flambeau.backend.allocator import ExternalBlock
 from flambeau.core.config import config, listeners
 from flambeau.engine.call import Call
 from flambeau.engine.plan import CallByCall, Plan
@@ -32,6 +35,9 @@ _MAX_PLANS = 16
 class Tape:
     """One thread's pending calls.  ``slots`` holds every storage that they touch.
 
+    ``grad_enabled`` is the thread's switch of recording for backward (`graph.grad_mode`); it lies
+    here because every operator has the tape at hand.
+
     ``busy`` and ``flushing`` (the flushing thread's number, or 0) keep owner and flushers apart;
     see `turns.py`.
     """
@@ -42,6 +48,7 @@ class Tape:
         "calls_known",
         "cursor",
         "flushing",
+        "grad_enabled",
         "last_plan",
         "owner",
         "remaining",
@@ -56,6 +63,7 @@ class Tape:
         self.cursor = self.root
         self.slots: list[Storage] = []
         self.scalars: list[int | float] = []
+        self.grad_enabled = True
         self.remaining = config.window
         self.last_plan: Plan | CallByCall | None = None
         self.busy = IDLE
@@ -79,20 +87,15 @@ class Tape:
             self.busy = RECORDING
 
     def bind(self, storage: Storage) -> int:
-        """Gives a storage a slot; one that the outside can see makes the tape run after this
-        call.
+        """Gives a storage that is on no tape, or another thread's, a slot; one that the outside can
+        see makes the tape run after this call.
         """
         if turns.several:
             return self._bind_shared(storage)
-        if storage.tape is self:
-            return storage.slot
-        return self._bind_free(storage)
-
-    def _bind_free(self, storage: Storage) -> int:
-        if storage.is_exported():
+        if storage.exports or (storage.block.__class__ is ExternalBlock and storage.is_exported()):
             self.remaining = 0
         slots = self.slots
-        storage.slot = slot = len(slots)
+        slot = storage.slot = len(slots)
         slots.append(storage)
         storage.tape = self
         return slot
@@ -105,7 +108,12 @@ class Tape:
                 if other is self:
                     return storage.slot
                 if other is None:
-                    return self._bind_free(storage)
+                    if storage.is_exported():
+                        self.remaining = 0
+                    slot = storage.slot = len(self.slots)
+                    self.slots.append(storage)
+                    storage.tape = self
+                    return slot
             self.busy = WAITING
             try:
                 other.flush()
@@ -165,9 +173,11 @@ class Tape:
         if turns.several:
             self._flush_in_turn(me)  # type: ignore[unreachable]  # another thread may have come
             return
-        self._begin(me)
+        if self.flushing:
+            self._refuse()
+        self.flushing = me
         try:
-            self._run(keep_slots=False)
+            self._run(False)
         finally:
             self.flushing = 0
             self.busy = IDLE
@@ -190,24 +200,31 @@ class Tape:
 
     def _begin(self, me: int) -> None:
         if self.flushing:
-            raise RuntimeError(
-                "pending operations were asked for while the same thread was running them (from a "
-                "signal handler or a finalizer)"
-            )
+            self._refuse()
         self.flushing = me
+
+    def _refuse(self) -> None:
+        raise RuntimeError(
+            "pending operations were asked for while the same thread was running them (from a "
+            "signal handler or a finalizer)"
+        )
 
     def _run(self, keep_slots: bool) -> None:
         cursor = self.cursor
         if cursor is self.root:
             self.clear(keep_slots)
             return
-        live = _references(self.slots)
+        watched = cursor.watched
+        if watched is None:
+            watched = cursor.watched = Watched(self.recorded())
+        live = watched.alive(self.slots)
         plan = cursor.plans.get(live)
         if plan is None:
-            plan = self._build_plan(live)
+            plan = self._build_plan(watched, live)
         self.last_plan = plan
-        for watch in watchers:
-            watch(self, plan)
+        if watchers:
+            for watch in watchers:
+                watch(self, plan)
         try:
             plan.run(self.slots, self.scalars)
         except Exception as error:
@@ -217,13 +234,14 @@ class Tape:
             # Also after an interrupt: what ran must not run again.
             self.clear(keep_slots)
 
-    def _build_plan(self, live: bytes) -> Plan | CallByCall:
+    def _build_plan(self, watched: Watched, live: bytes | bool) -> Plan | CallByCall:
         calls = self.recorded()
         if "tape" in config.debug:
             print(self, file=sys.stderr)
         plan: Plan | CallByCall
+        liveness = watched.of_slots(live, len(self.slots))
         try:
-            plan = Plan(calls, live)
+            plan = Plan(calls, liveness)
         except Exception as error:
             plan = CallByCall(calls, error)
         plans = self.cursor.plans
@@ -272,9 +290,8 @@ class Tape:
         self.remaining = config.window
         if keep_slots:
             return
+        # Another thread may bind a storage as soon as it is nobody's; its slot means nothing then.
         for storage in self.slots:
-            # Another thread may bind the storage as soon as it is nobody's.
-            storage.slot = -1
             storage.tape = None
         self.slots = []
 
@@ -294,20 +311,53 @@ class _Probe:
     """An object that only a list refers to, to learn what `getrefcount` says of such a one."""
 
 
-def _references(storages: list[Storage]) -> bytes:
-    """One byte per storage: 1 if anything but the tape refers to it, else 0.
+class Watched:
+    """The slots of a path whose storages may die unseen: what the calls wrote.
 
-    A pending result that nothing refers to can never be seen, so it need not be computed.
+    A pending result that nothing but the tape refers to can never be seen, so it need not be
+    computed.  What is only read keeps its contents, whoever refers to it.
     """
-    try:
-        return bytes(map(sys.getrefcount, storages)).translate(_IS_REFERENCED)
-    except ValueError:
-        # More than 255 references: certainly alive.
-        return bytes(min(sys.getrefcount(s) - 1, 255) for s in storages).translate(_IS_REFERENCED)
+
+    __slots__ = ("_only", "_pick", "slots")
+
+    def __init__(self, calls: list[Call]) -> None:
+        self.slots = sorted({view.slot for call in calls for view in call.writes})
+        self._only = self.slots[0] if len(self.slots) == 1 else -1
+        self._pick = itemgetter(*self.slots) if len(self.slots) > 1 else None
+
+    def alive(self, storages: list[Storage]) -> bytes | bool:
+        """Which of the watched storages others refer to: a byte each, a truth value for only
+        one.
+        """
+        pick = self._pick
+        if pick is None:
+            return self._only >= 0 and _is_alone_referenced(storages, self._only)
+        counts = map(getrefcount, pick(storages))
+        try:
+            return bytes(counts).translate(_IS_REFERENCED)
+        except ValueError:
+            # More than 255 references: certainly alive.
+            counts = map(getrefcount, pick(storages))
+            return bytes([min(count, 255) for count in counts]).translate(_IS_REFERENCED)
+
+    def of_slots(self, alive: bytes | bool, count: int) -> bytes:
+        """The same for all slots: one byte each."""
+        found = bytearray(b"\1" * count)
+        for slot, one in zip(self.slots, (alive,) if isinstance(alive, bool) else alive):
+            found[slot] = bool(one)
+        return bytes(found)
 
 
-_UNREFERENCED = max(map(sys.getrefcount, [_Probe()]))
-_IS_REFERENCED = bytes(int(count > _UNREFERENCED) for count in range(256))
+def _is_alone_referenced(storages: list[Storage], slot: int) -> bool:
+    return getrefcount(storages[slot]) > _UNREFERENCED_ITEM
+
+
+# What a count says that is asked for in the same way as above, where only a list refers.
+_probes: list[Any] = [_Probe(), _Probe()]
+_UNREFERENCED_ITEM = getrefcount(_probes[0])
+_IS_REFERENCED = bytes(
+    int(count > max(map(getrefcount, itemgetter(0, 1)(_probes)))) for count in range(256)
+)
 
 
 class _ThreadState(threading.local):

@@ -174,6 +174,10 @@ class PointwiseOperator(Operator):
                 path.attach(self, inputs, results, self.derivative_arguments(values))
         return results[0] if self.results == 1 else results
 
+    def static_of(self, layout: Layout) -> tuple[Any, ...]:
+        """The static arguments of a call with no argument but the operands."""
+        return self.default_static
+
     def split(self, values: Sequence[Any]) -> tuple[list[Any], tuple[Any, ...], list[int | float]]:
         """What of the arguments the call's key holds and which numbers it gets; see
         `split_arguments`.
@@ -745,6 +749,7 @@ def copy_operator(self: Value) -> Value:
 
 
 copy_operator.node_name = "CloneBackward0"
+_copied = path.unary_form(copy_operator)
 
 
 @copy_operator.derivative
@@ -784,7 +789,7 @@ copy_into.node_name = "torch::autograd::CopyBackwards"
 
 def copy(tensor: Tensor) -> Tensor:
     """A fresh tensor with the same elements (and the strides that a pointwise result has)."""
-    return path.record_unary(copy_operator, tensor)
+    return _copied(tensor)
 
 
 def copy_(destination: Tensor, source: Tensor) -> Tensor:

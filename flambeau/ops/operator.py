@@ -164,8 +164,12 @@ class Derivative:
         self.saved_inputs = tuple(
             k for k, name in enumerate(self.tensor_names) if name in self.parameters
         )
-        # Per saved input the inputs whose gradients it is for; None: always kept.
-        self.conditions: tuple[tuple[int, ...] | None, ...] = (None,) * len(self.saved_inputs)
+        # Saved inputs, and the inputs whose gradients each is for; None: always kept.
+        self.saved_when: tuple[tuple[int, tuple[int, ...] | None], ...] = tuple(
+            (k, None) for k in self.saved_inputs
+        )
+        # Both of two operands are saved, each for the other's gradient: a product.
+        self.keeps_the_other = False
         self.saved_results = tuple(
             int(name[6:] or 0) for name in self.parameters if name.startswith("result")
         )
@@ -198,14 +202,19 @@ class Derivative:
 
     def set_conditions(self, inputs: dict[str, str]) -> None:
         names = self.tensor_names
-        self.conditions = tuple(
-            tuple(names.index(n) for n in inputs[names[k]].split()) if names[k] in inputs else None
+        self.saved_when = tuple(
+            (k, tuple(names.index(n) for n in inputs[names[k]].split()))
+            if names[k] in inputs
+            else (k, None)
             for k in self.saved_inputs
+        )
+        self.keeps_the_other = (
+            self.saved_when == ((0, (1,)), (1, (0,))) and len(names) == 2 and not self.saved_results
         )
 
     def keeps(self, position: int, targets: Sequence[Any]) -> bool:
         """Whether the input at ``position`` is saved, given where gradients are wanted."""
-        condition = self.conditions[self.saved_inputs.index(position)]
+        condition = dict(self.saved_when)[position]
         return condition is None or any(targets[k] is not None for k in condition)
 
 

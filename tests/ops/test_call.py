@@ -23,13 +23,17 @@ def operator(name: str) -> Any:
 
 
 def record_plainly(op: Any, *arguments: Any) -> torch.Tensor:
-    """What `record_unary`, `record_binary` and `record_binary_number` stand for."""
+    """What `unary_form`, `binary_form` and `number_form` stand for."""
     operands = [a if isinstance(a, torch.Tensor) else type(a) for a in arguments]
     numbers = [a for a in arguments if not isinstance(a, torch.Tensor)]
     [result] = path.record(op, operands, op.default_static, numbers)
     if op.differentiable and path.needs_graph(arguments):
         path.attach(op, arguments, (result,), None)
     return result
+
+
+def refuse(a: Any, b: Any) -> Any:
+    raise AssertionError("not called for tensors and numbers")
 
 
 def record_inplace_plainly(op: Any, target: torch.Tensor, other: Any) -> torch.Tensor:
@@ -82,7 +86,7 @@ def test_unary(name, grad):
     op = operator(name)
     for x in tensors().values():
         with torch.set_grad_enabled(grad):
-            flat, plain = path.record_unary(op, x), record_plainly(op, x)
+            flat, plain = path.unary_form(op)(x), record_plainly(op, x)
         assert repr(describe(flat, (x,))) == repr(describe(plain, (x,)))
 
 
@@ -93,7 +97,7 @@ def test_binary(name, grad):
     made = tensors()
     for a, b in itertools.product(made.values(), repeat=2):
         with torch.set_grad_enabled(grad):
-            flat, plain = path.record_binary(op, a, b), record_plainly(op, a, b)
+            flat, plain = path.binary_form(op, refuse)(a, b), record_plainly(op, a, b)
         assert repr(describe(flat, (a, b))) == repr(describe(plain, (a, b)))
 
 
@@ -102,7 +106,7 @@ def test_binary(name, grad):
 def test_a_number(name, number):
     op = operator(name)
     for x in tensors().values():
-        flat, plain = path.record_binary_number(op, x, number), record_plainly(op, x, number)
+        flat, plain = path.number_form(op)(x, number), record_plainly(op, x, number)
         assert repr(describe(flat, (x, number))) == repr(describe(plain, (x, number)))
 
 
@@ -123,7 +127,7 @@ def test_in_place(name):
 def test_an_operand_twice():
     x = torch.arange(4).float().requires_grad_()
     op = operator("mul")
-    flat, plain = path.record_binary(op, x, x), record_plainly(op, x, x)
+    flat, plain = path.binary_form(op, refuse)(x, x), record_plainly(op, x, x)
     flat.sum().backward()
     first, x.grad = x.grad.tolist(), None
     plain.sum().backward()
