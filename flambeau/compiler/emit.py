@@ -322,6 +322,10 @@ def combine(b: Builder, kind: str, dtype: dtype, x: Var, y: Var) -> Var:
         return b.or_(x, y)
     if kind == "all":
         return b.and_(x, y)
+    if is_float(x.type):
+        # A NaN in ``x`` beats every comparison, so only one in ``y`` needs a word of its own.
+        beats = b.compare("ogt" if kind == "max" else "olt", y, x)
+        return b.select(b.compare("uno", y, y), y, b.select(beats, y, x))
     return b.select(_better(b, kind, dtype, x, y), y, x)
 
 

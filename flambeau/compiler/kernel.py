@@ -31,11 +31,16 @@ MEMORY, IOTA, INDEXED = "memory", "iota", "indexed"
 
 
 class Operand(NamedTuple):
-    """One array that a kernel touches."""
+    """One array that a kernel touches.
+
+    One that is ``kept`` walks the kept loops of a reduction only: it is touched once per result,
+    not once per element.
+    """
 
     dtype: dtype
     inner: int = UNIT
     kind: str = MEMORY
+    kept: bool = False
 
 
 class Instruction(NamedTuple):
@@ -51,6 +56,10 @@ class Instruction(NamedTuple):
 class Kernel:
     """What to compute.  ``reduced[k]`` says whether loop ``k`` (outermost first) is a reduction.
 
+    What is reduced may be used again per element: such a kernel walks its reduced loops several
+    times, in *stages* (see `levels.py`).  ``buffered`` ones keep costly values from one stage to
+    the next in a buffer of `levels.ROW_BUFFER` bytes, which the caller knows to be enough.
+
     ``split`` marks a reduction whose longest loop is cut into chunks: it stores one partial result
     per chunk, and a second kernel combines them.
     """
@@ -60,6 +69,7 @@ class Kernel:
     scalars: tuple[dtype, ...]
     instructions: tuple[Instruction, ...]
     split: bool = False
+    buffered: bool = False
 
     @property
     def rank(self) -> int:
@@ -74,12 +84,15 @@ class Kernel:
     def key(self) -> str:
         """A text equal for equal kernels only; names the kernel in the object cache."""
         loops = "".join("r" if r else "k" for r in self.reduced)
-        operands = " ".join(f"{o.dtype.name}.{o.inner}{o.kind[:2]}" for o in self.operands)
+        operands = " ".join(
+            f"{o.dtype.name}.{o.inner}{o.kind[:2]}{'k' if o.kept else ''}" for o in self.operands
+        )
         scalars = " ".join(s.name for s in self.scalars)
         lines = "\n".join(
             f"{i.operation} {i.arguments} {i.dtype.name} {i.attribute!r}" for i in self.instructions
         )
-        return f"{loops}{'/split' if self.split else ''}\n{operands}\n{scalars}\n{lines}"
+        marks = f"{'/split' if self.split else ''}{'/buffered' if self.buffered else ''}"
+        return f"{loops}{marks}\n{operands}\n{scalars}\n{lines}"
 
     @functools.cached_property
     def module_key(self) -> str:
@@ -92,10 +105,12 @@ class Kernel:
 
     def __repr__(self) -> str:
         loops = " ".join(f"{'reduce' if r else 'for'} i{k}" for k, r in enumerate(self.reduced))
-        lines = [f"kernel [{loops}]{' split' if self.split else ''}"]
+        marks = f"{' split' if self.split else ''}{' buffered' if self.buffered else ''}"
+        lines = [f"kernel [{loops}]{marks}"]
         for k, operand in enumerate(self.operands):
             stride = ("broadcast", "unit", "strided", "transposed")[operand.inner]
-            lines.append(f"  @{k}: {operand.dtype.name} {operand.kind} {stride}")
+            kept = " once per result" if operand.kept else ""
+            lines.append(f"  @{k}: {operand.dtype.name} {operand.kind} {stride}{kept}")
         for k, i in enumerate(self.instructions):
             arguments = ", ".join(f"%{a}" for a in i.arguments)
             if i.operation == "store":

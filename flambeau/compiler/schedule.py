@@ -1,9 +1,9 @@
 """Kernels to loops: the CPU schedule.
 
 A pointwise kernel runs its innermost loop in vectors and hands the other indices out as tasks.  A
-reduction is a *row* reduction where its innermost loop is reduced (several vector accumulators,
-combined by a fixed tree) or a *column* reduction where it is kept (one accumulator per column).
-How a reduction adds depends on its own loops only, never on what was fused into it.
+reduction is a *row* reduction where its innermost loop is reduced (`schedule_rows.py`) or a
+*column* reduction where it is kept (`schedule_columns.py`).  How a reduction adds depends on its
+own loops only, never on what was fused into it.
 
 Argument block, in 8-byte words: operands' addresses, loop extents, operands' strides (elements,
 operand by operand), scalars (float64 or int64).
@@ -12,7 +12,7 @@ operand by operand), scalars (float64 or int64).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flambeau.compiler import builder as ir
 from flambeau.compiler import emit
@@ -26,12 +26,9 @@ from flambeau.compiler.kernel import (
     Kernel,
     Operand,
 )
-from flambeau.compiler.schedule_reduction import (
-    COLUMN_BLOCK,
-    SPLIT_LENGTH,
-    ColumnReduction,
-    RowReduction,
-)
+from flambeau.compiler.levels import levels_of
+from flambeau.compiler.schedule_columns import COLUMN_BLOCK, ColumnReduction
+from flambeau.compiler.schedule_rows import RowReduction
 from flambeau.compiler.schedule_tiles import TiledPointwise, block_count
 from flambeau.compiler.slopes import inner_slopes
 from flambeau.compiler.target import Target
@@ -72,39 +69,6 @@ class ArgumentMap:
 def width_of(kernel: Kernel, target: Target) -> int:
     """Lanes of a vector: as many as the target has for float (two registers hold doubles)."""
     return target.lanes("float")
-
-
-@dataclass
-class Levels:
-    """Which instructions run once per kernel, once per element, and after a reduction."""
-
-    uniform: list[int] = field(default_factory=list)
-    inner: list[int] = field(default_factory=list)
-    reductions: list[int] = field(default_factory=list)
-    outer: list[int] = field(default_factory=list)
-
-
-def levels_of(kernel: Kernel) -> Levels:
-    levels = Levels()
-    level: list[str] = []
-    for k, i in enumerate(kernel.instructions):
-        below = {level[a] for a in i.arguments}
-        if i.operation == "reduce":
-            level.append("outer")
-            levels.reductions.append(k)
-        elif i.operation in ("load", "gather"):
-            level.append("inner")
-            levels.inner.append(k)
-        elif "outer" in below:
-            level.append("outer")
-            levels.outer.append(k)
-        elif "inner" in below or i.operation == "store":
-            level.append("inner")
-            levels.inner.append(k)
-        else:
-            level.append("uniform")
-            levels.uniform.append(k)
-    return levels
 
 
 class CpuSchedule:
@@ -301,12 +265,19 @@ class CpuSchedule:
         b.declarations.add(f"declare void @{name}({raw.type}, {addresses.type}, i32, {mask.type})")
         b.do(f"call void @{name}({raw}, {addresses}, i32 {size}, {mask})")
 
-    def elements(
-        self, offsets: Sequence[Var], inner: Var, mask: Var | None, width: int
-    ) -> dict[int, Var]:
-        """Runs the per-element instructions for ``width`` elements; returns all their values."""
-        known = self.uniform_values(width)
-        for k in self.levels.inner:
+    def perform(
+        self,
+        instructions: Sequence[int],
+        known: dict[int, Var],
+        offsets: Sequence[Var],
+        inner: Var,
+        mask: Var | None,
+        width: int,
+    ) -> None:
+        """Runs instructions for ``width`` elements from ``inner`` on; adds their values to
+        ``known``.
+        """
+        for k in instructions:
             i = self.kernel.instructions[k]
             if i.operation == "load":
                 assert isinstance(i.attribute, int)
@@ -320,6 +291,14 @@ class CpuSchedule:
                 self.store(i.attribute, value, offsets[i.attribute], inner, mask, width)
             else:
                 known[k] = self._instruction(i, known, width)
+
+    def elements(
+        self, instructions: Sequence[int], offsets: Sequence[Var], inner: Var, mask: Var | None,
+        width: int,
+    ) -> dict[int, Var]:  # fmt: skip
+        """`perform` where nothing but uniform values is known yet; returns all values."""
+        known = self.uniform_values(width)
+        self.perform(instructions, known, offsets, inner, mask, width)
         return known
 
     # -- pointwise -----------------------------------------------------------------------------
@@ -339,9 +318,10 @@ class CpuSchedule:
 
     def inner_loop(self, offsets: Sequence[Var], start: Var, stop: Var) -> None:
         b, width = self.b, self.width
+        instructions = self.levels.stages[0].instructions
 
         def body(index: Var, _: list[Var]) -> None:
-            self.elements(offsets, index, None, width)
+            self.elements(instructions, offsets, index, None, width)
 
         index, _ = b.loop(start, stop, width, [], body)
         if width == 1:
@@ -349,7 +329,7 @@ class CpuSchedule:
 
         def tail(index: Var, _: list[Var]) -> None:
             mask = b.mask(b.sub(stop, index), width)
-            self.elements(offsets, index, mask, width)
+            self.elements(instructions, offsets, index, mask, width)
 
         b.loop(index, b.add(stop, width - 1), width, [], tail)
 
@@ -384,7 +364,6 @@ __all__ = [
     "COLUMN_BLOCK",
     "FUNCTION",
     "INDEXED",
-    "SPLIT_LENGTH",
     "ArgumentMap",
     "Operand",
     "source",

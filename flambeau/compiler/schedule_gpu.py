@@ -16,8 +16,10 @@ from collections.abc import Callable, Sequence
 from flambeau.compiler import builder as ir
 from flambeau.compiler.builder import BEGIN, END, I64, Var, element_type
 from flambeau.compiler.kernel import IOTA, Kernel
+from flambeau.compiler.levels import Stage
 from flambeau.compiler.schedule import FUNCTION, CpuSchedule
-from flambeau.compiler.schedule_reduction import ColumnReduction, Reduction
+from flambeau.compiler.schedule_columns import ColumnReduction
+from flambeau.compiler.schedule_reduction import LOOP_RUN, Accumulators, Reduction
 from flambeau.compiler.target import GpuTarget
 
 
@@ -76,7 +78,8 @@ class GpuSchedule(CpuSchedule):
 
         def element(task: Var) -> None:
             *outer, inner = self.decode(task, loops)
-            self.elements(self.offsets(loops[:-1], outer), inner, None, 1)
+            instructions = self.levels.stages[0].instructions
+            self.elements(instructions, self.offsets(loops[:-1], outer), inner, None, 1)
 
         self.tasks_of_threads(element)
 
@@ -88,55 +91,94 @@ class ThreadReduction(ColumnReduction):
 
     def emit(self) -> None:
         s = self.s
+        self.collect()
 
         def result(task: Var) -> None:
             *outer, column = s.decode(task, self.kept)
             offsets = s.offsets(self.kept[:-1], outer)
-            length = s.extents[self.loops[-1]]
-            if s.kernel.split:
-                length = self.clamp_chunk(outer[-1])
-            start = self.identities(1)
-            total = self._nest(self.loops, offsets, start, length, column, None)
-            self.finish(total, offsets, column, None, 1)
+            length = self.length_of_last(outer)
+            total = self._total(
+                self.loops, offsets, column, length, self.accumulators.identities(1)
+            )
+            self.finish(offsets, column, None, total)
 
         s.tasks_of_threads(result)
 
+    def _total(
+        self, loops: Sequence[int], offsets: Sequence[Var], column: Var, length: Var,
+        start: Sequence[Var],
+    ) -> list[Var]:  # fmt: skip
+        b, s = self.b, self.s
+
+        def body(index: Var, carried: list[Var]) -> list[Var]:
+            inner = s.advance(offsets, loops[0], index)
+            if len(loops) > 1:
+                return self._total(loops[1:], inner, column, length, carried)
+            known = s.elements(self.per_element, inner, column, None, 1)
+            return self.accumulators.combine(carried, self.accumulators.inputs(known))
+
+        def run(first: Var, stop: Var, carried: list[Var]) -> list[Var]:
+            return b.loop(first, stop, 1, carried, body)[1]
+
+        extent = s.extents[loops[0]] if len(loops) > 1 else length
+        neutral = self.accumulators.identities(1)
+        return self.accumulators.in_runs(extent, LOOP_RUN, start, neutral, run)
+
 
 class BlockReduction(Reduction):
-    """One block adds up one result."""
+    """One block does one row: each stage over its elements, and what comes between them."""
 
     s: GpuSchedule
 
     def __init__(self, schedule: GpuSchedule, target: GpuTarget) -> None:
         super().__init__(schedule)
         self.target = target
-        self.types = [value.type for value in self.identities(1)]
 
     def emit(self) -> None:
         s, b = self.s, self.b
         thread = self.target.thread_index(b)
-        shared = [self._shared(k, type_) for k, type_ in enumerate(self.types)]
+        stages = [(stage, Accumulators(s, stage.reductions)) for stage in s.levels.stages]
+        widest = max((acc.identities(1) for _, acc in stages), key=len)
+        shared = [self._shared(k) for k in range(len(widest))]
 
         def result(task: Var) -> None:
             indices = s.decode(task, self.kept) if self.kept else []
             offsets = s.offsets(self.kept, indices)
-            length = s.extents[-1]
-            if s.kernel.split:
-                length = self.clamp_chunk(indices[-1])
-            mine = self._share_of_thread(offsets, length, thread)
-            self._combine_threads(shared, mine, thread)
-
-            def store() -> None:
-                total = self._read(shared, Var(I64, "0"))
-                self.finish(total, offsets, Var(I64, "0"), None, 1)
-
-            b.if_(b.compare("eq", thread, 0), store)
-            # The next task writes the shared memory again.
-            self.target.barrier(b)
+            length = self.length_of_last(indices)
+            known = s.uniform_values(1)
+            self._per_row(s.levels.rows[0], known, offsets, thread)
+            for (stage, accumulators), rows in zip(stages, s.levels.rows[1:], strict=True):
+                mine = self._share_of_thread(stage, accumulators, known, offsets, length, thread)
+                if stage.reductions:
+                    self._combine_threads(accumulators, shared, mine, thread)
+                    total = self._read(accumulators, shared, Var(I64, "0"))
+                    known.update(accumulators.results(total))
+                    # The next one writes the shared memory again.
+                    self.target.barrier(b)
+                self._per_row(rows, known, offsets, thread)
 
         s.tasks_of_blocks(result)
 
-    def _share_of_thread(self, offsets: Sequence[Var], length: Var, thread: Var) -> list[Var]:
+    def _per_row(
+        self, instructions: Sequence[int], known: dict[int, Var], offsets: Sequence[Var],
+        thread: Var,
+    ) -> None:  # fmt: skip
+        """Every thread computes what the row needs; the first one stores it."""
+        s, b = self.s, self.b
+        stores = [k for k in instructions if s.kernel.instructions[k].operation == "store"]
+        others = [k for k in instructions if k not in stores]
+        s.perform(others, known, offsets, Var(I64, "0"), None, 1)
+        if stores:
+
+            def store() -> None:
+                s.perform(stores, known, offsets, Var(I64, "0"), None, 1)
+
+            b.if_(b.compare("eq", thread, 0), store)
+
+    def _share_of_thread(
+        self, stage: Stage, accumulators: Accumulators, values: dict[int, Var],
+        offsets: Sequence[Var], length: Var, thread: Var,
+    ) -> list[Var]:  # fmt: skip
         """Every so-manieth element, counted over all reduced loops."""
         s, b, threads = self.s, self.b, self.target.block_threads
         total = length
@@ -153,12 +195,15 @@ class BlockReduction(Reduction):
                 indices = s.decode(rest, self.loops[:-1])
                 for loop, index in zip(self.loops[:-1], indices, strict=True):
                     at = s.advance(at, loop, index)
-            known = s.elements(at, inner, None, 1)
-            return self.combine(carried, self.inputs(known))
+            known = dict(values)
+            s.perform(stage.instructions, known, at, inner, None, 1)
+            return accumulators.combine(carried, accumulators.inputs(known))
 
-        return b.loop(0, turns, 1, self.identities(1), add)[1]
+        return b.loop(0, turns, 1, accumulators.identities(1), add)[1]
 
-    def _combine_threads(self, shared: Sequence[Var], mine: Sequence[Var], thread: Var) -> None:
+    def _combine_threads(
+        self, accumulators: Accumulators, shared: Sequence[Var], mine: Sequence[Var], thread: Var
+    ) -> None:
         """Halves the number of partial results until the first thread has the whole."""
         b = self.b
         self._write(shared, mine, thread)
@@ -167,8 +212,9 @@ class BlockReduction(Reduction):
         while count:
 
             def step(count: int = count) -> None:
-                other = self._read(shared, b.add(thread, count))
-                self._write(shared, self.combine(self._read(shared, thread), other), thread)
+                other = self._read(accumulators, shared, b.add(thread, count))
+                own = self._read(accumulators, shared, thread)
+                self._write(shared, accumulators.combine(own, other), thread)
 
             b.if_(b.compare("slt", thread, count), step)
             self.target.barrier(b)
@@ -176,8 +222,9 @@ class BlockReduction(Reduction):
 
     # -- shared memory -------------------------------------------------------------------------
 
-    def _shared(self, number: int, type_: str) -> Var:
-        array = f"[{self.target.block_threads} x {_in_memory(type_)}]"
+    def _shared(self, number: int) -> Var:
+        """Memory for one accumulator of each thread, of any type."""
+        array = f"[{self.target.block_threads} x i64]"
         pointer, definition = self.target.shared(self.b, f"shared{number}", array)
         if definition:
             self.s.globals.append(definition + "\n")
@@ -185,18 +232,18 @@ class BlockReduction(Reduction):
 
     def _write(self, shared: Sequence[Var], values: Sequence[Var], at: Var) -> None:
         b = self.b
-        for pointer, value in zip(shared, values, strict=True):
+        for pointer, value in zip(shared, values, strict=False):
             memory = _in_memory(value.type)
             raw = value if memory == value.type else b.convert("zext", value, memory)
             b.store(raw, b.gep(memory, pointer, at), _bytes(memory))
 
-    def _read(self, shared: Sequence[Var], at: Var) -> list[Var]:
+    def _read(self, accumulators: Accumulators, shared: Sequence[Var], at: Var) -> list[Var]:
         b = self.b
         result = []
-        for pointer, type_ in zip(shared, self.types, strict=True):
-            memory = _in_memory(type_)
+        for pointer, like in zip(shared, accumulators.identities(1), strict=False):
+            memory = _in_memory(like.type)
             raw = b.load(memory, b.gep(memory, pointer, at), _bytes(memory))
-            result.append(raw if memory == type_ else b.convert("trunc", raw, type_))
+            result.append(raw if memory == like.type else b.convert("trunc", raw, like.type))
         return result
 
 

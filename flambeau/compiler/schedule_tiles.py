@@ -106,7 +106,8 @@ class TiledPointwise:
             offsets = self.s.advance(base, self.rows, b.add(i, r))
             for k in self.stages:
                 offsets[k] = b.sub(b.mul(r, self.width), j)
-            self.s.elements(offsets, j, tile.mask, self.width)
+            instructions = self.s.levels.stages[0].instructions
+            self.s.elements(instructions, offsets, j, tile.mask, self.width)
 
         b.loop(0, tile.height, 1, [], row)
         for k in self.stored:

@@ -15,9 +15,10 @@ from dataclasses import replace
 
 from flambeau.compiler.epilogue import Grid
 from flambeau.compiler.target import Target
-from flambeau.core.layout import Layout, broadcast_strides
+from flambeau.core.layout import Layout
 from flambeau.engine.call import IOTA_SLOT, Call, Library, Lowered, View
-from flambeau.engine.fuse import Axes, Group, merged_strides
+from flambeau.engine.fuse import Group
+from flambeau.engine.loops import Axes, merges
 
 
 def attach_epilogues(
@@ -38,7 +39,7 @@ def attach_epilogues(
 def _attach(groups: list[Group], at: int, calls: Sequence[Call], target: Target) -> Group | None:
     """Moves group ``at`` into the last library call that it can follow at once; that group."""
     consumer = groups[at]
-    if consumer.library or consumer.primary is not None:
+    if consumer.library or consumer.reduces:
         return None
     read = {view.slot for view in consumer.reads}
     for k in range(at - 1, -1, -1):
@@ -140,10 +141,11 @@ def _grid_dims(layout: Layout, grid: Grid) -> tuple[list[int], tuple[int, ...]] 
 
 def _fitting_axes(group: Group, rows: Sequence[int], columns: tuple[int, ...]) -> Axes | None:
     """One loop for the columns, if every operand allows it, and as few as possible for the rows."""
-    strides = [broadcast_strides(view.layout, group.shape) for view in group.views()]
+    strides = [walk.strides for _, walk in group.walks]
 
     def fits(dims: tuple[int, ...]) -> bool:
-        return all(merged_strides(s, group.shape, (dims,)) is not None for s in strides)
+        neighbours = list(zip(dims, dims[1:], strict=False))
+        return all(merges(s, group.shape, *pair) for s in strides for pair in neighbours)
 
     if not fits(columns) or _walks_across(group, columns):
         return None
@@ -158,8 +160,7 @@ def _fitting_axes(group: Group, rows: Sequence[int], columns: tuple[int, ...]) -
 
 def _walks_across(group: Group, columns: tuple[int, ...]) -> bool:
     """Whether an operand has gaps along the columns: transposing tiles serve it better."""
-    operands = (view for view in group.views() if view.slot != IOTA_SLOT)
-    steps = (broadcast_strides(v.layout, group.shape)[columns[-1]] for v in operands)
+    steps = (walk.strides[columns[-1]] for slot, walk in group.walks if slot != IOTA_SLOT)
     return any(step not in (0, 1) for step in steps)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import flambeau as torch
-from flambeau.compiler.schedule_reduction import COLUMN_BLOCK, SPLIT_LENGTH
+from flambeau.compiler.schedule_columns import COLUMN_BLOCK
+from flambeau.compiler.schedule_rows import ROW_CHUNK
 from tests.engine.programs import threads
 
 SHAPES = [
@@ -17,8 +18,8 @@ SHAPES = [
     (4, 5, 65), (2, 0, 3), (2, 3, 4, 5), (1, 1, 1, 1), (3, 1, 2, 1), (2, 300, 3),
 ]  # fmt: skip
 LONG = [
-    (SPLIT_LENGTH * 2,), (SPLIT_LENGTH * 3 + 5,), (3, SPLIT_LENGTH * 2 + 1), (5000, 3),
-    (SPLIT_LENGTH + 100, 2), (2, 4100, 5), (40, 2100), (2100, 40), (7, 3000, 2),
+    (ROW_CHUNK * 2,), (ROW_CHUNK * 3 + 5,), (3, ROW_CHUNK * 2 + 1), (5000, 3),
+    (ROW_CHUNK + 100, 2), (2, 4100, 5), (40, 2100), (2100, 40), (7, 3000, 2),
 ]  # fmt: skip
 
 

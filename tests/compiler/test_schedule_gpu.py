@@ -36,7 +36,7 @@ def row_kernel(combine: str = "sum", kind: types.dtype = f32) -> Kernel:
     x = t.load(t.operand(Operand(kind, UNIT)))
     t.store(t.operand(Operand(kind, UNIT)), x * x)
     total = t.reduce(combine, x * x)
-    t.store(t.operand(Operand(kind, BROADCAST)), total)
+    t.store(t.operand(Operand(kind, BROADCAST, kept=True)), total)
     return t.finish((False, True, True))
 
 
@@ -44,7 +44,7 @@ def column_kernel() -> Kernel:
     """Loops: kept, reduced, kept."""
     t = Tracer()
     x = t.load(t.operand(Operand(f32, UNIT)))
-    t.store(t.operand(Operand(f32, UNIT)), square_root(t.reduce("sum", x * x)))
+    t.store(t.operand(Operand(f32, UNIT, kept=True)), square_root(t.reduce("sum", x * x)))
     return t.finish((False, True, False))
 
 
@@ -53,7 +53,7 @@ def place_kernel() -> Kernel:
     t = Tracer()
     x = t.load(t.operand(Operand(f32, UNIT)))
     index = t.load(t.operand(Operand(i64, UNIT, IOTA)))
-    t.store(t.operand(Operand(i64, BROADCAST)), t.reduce("argmax", x, index))
+    t.store(t.operand(Operand(i64, BROADCAST, kept=True)), t.reduce("argmax", x, index))
     return t.finish((True,))
 
 
@@ -61,7 +61,7 @@ def split_kernel() -> Kernel:
     """Chunks of one long sum: a kept loop over chunks, a reduced one within."""
     t = Tracer()
     x = t.load(t.operand(Operand(f32, UNIT)))
-    t.store(t.operand(Operand(f32, BROADCAST)), t.reduce("sum", exp(x)))
+    t.store(t.operand(Operand(f32, BROADCAST, kept=True)), t.reduce("sum", exp(x)))
     return t.finish((False, True), split=True)
 
 

@@ -8,7 +8,7 @@ import flambeau as torch
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
 from flambeau.engine import tape
-from flambeau.engine.fuse import merged_strides, pointwise_axes, reduction_axes
+from flambeau.engine.loops import pointwise_axes, reduction_axes
 from flambeau.engine.tape import thread
 from tests.engine.programs import window
 
@@ -59,9 +59,68 @@ def test_reductions_of_one_operand_share_their_loops():
     assert steps_of(lambda: (a.sum(1), a.sum(0))) == ["sum", "sum"]
 
 
-def test_what_reads_a_reduction_runs_after_it():
+def softmax_by_hand(x: torch.Tensor) -> torch.Tensor:
+    e = (x - x.amax(1, keepdim=True)).exp()
+    return e / e.sum(1, keepdim=True)
+
+
+def layer_norm_by_hand(x: torch.Tensor) -> torch.Tensor:
+    mean = x.mean(1)[:, None]
+    variance = ((x - mean) ** 2).mean(1, keepdim=True)
+    return (x - mean) / (variance + 1e-5).sqrt()
+
+
+def attention_by_hand(x: torch.Tensor) -> torch.Tensor:
+    scores = (x * 0.125).masked_fill(x > 2.0, float("-inf"))
+    return torch.softmax(scores, -1)
+
+
+ROW_FUNCTIONS = {
+    "softmax": lambda x: torch.softmax(x, 1),
+    "log_softmax": lambda x: torch.log_softmax(x, 1),
+    "layer_norm": lambda x: torch.nn.functional.layer_norm(x, (50,)),
+    "rms_norm": lambda x: torch.nn.functional.rms_norm(x, (50,)),
+    "variance": lambda x: x.var(1),
+    "logsumexp": lambda x: torch.logsumexp(x, 1),
+    "difference from the sum": lambda x: x - x.sum(1, keepdim=True),
+    "softmax by hand": softmax_by_hand,
+    "layer norm by hand": layer_norm_by_hand,
+    "rms norm by hand": lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
+    "masked softmax": attention_by_hand,
+    "three reductions": lambda x: x.amax(1) + x.sum(1) * x.amin(1),
+    "in place": lambda x: x.clone().sub_(x.mean(1, keepdim=True)).div_(x.std(1, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("name", ROW_FUNCTIONS)
+def test_row_functions_are_one_step(name):
     a = ready(30, 50)
-    assert steps_of(lambda: a - a.sum(1, keepdim=True)) == ["sum", "sub"]
+    assert len(steps_of(lambda: ROW_FUNCTIONS[name](a))) == 1
+
+
+@pytest.mark.parametrize("name", ["softmax", "layer_norm", "rms norm by hand", "softmax by hand"])
+def test_row_functions_are_one_step_with_their_backward(name):
+    a, grad = ready(30, 50).requires_grad_(), ready(30, 50)
+
+    def both():
+        a.grad = None
+        result = ROW_FUNCTIONS[name](a)
+        result.backward(grad)
+        return result, a.grad
+
+    assert len(steps_of(both)) == 1
+
+
+def test_columns_have_no_second_walk():
+    a = ready(30, 50)
+    assert steps_of(lambda: a - a.sum(0, keepdim=True)) == ["sum", "sub"]
+
+
+def test_what_follows_a_reduction_per_result_joins_it():
+    a, b = ready(30, 50), ready(50)
+    assert steps_of(lambda: (a.sum(0) * 2.0 + b).relu()) == ["sum+mul+add+relu"]
+    long = ready(70000)
+    assert steps_of(lambda: (long.sum() + 1.0).sqrt()) == ["sum+add+sqrt"]
 
 
 def test_nobody_computes_what_nobody_sees():
@@ -133,9 +192,6 @@ def test_hazards(name):
 
 
 def test_axes_merge_where_every_operand_allows():
-    assert merged_strides((12, 4, 1), (2, 3, 4), ((0, 1, 2),)) == (1,)
-    assert merged_strides((12, 8, 1), (2, 3, 4), ((0, 1, 2),)) is None
-    assert merged_strides((12, 8, 1), (2, 3, 4), ((0,), (1,), (2,))) == (12, 8, 1)
     contiguous, broadcast = (12, 4, 1), (0, 4, 1)
     assert pointwise_axes((2, 3, 4), contiguous, [contiguous]) == ((0, 1, 2),)
     assert pointwise_axes((2, 3, 4), contiguous, [contiguous, broadcast]) == ((0,), (1, 2))
