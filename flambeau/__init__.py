@@ -10,6 +10,7 @@ from flambeau import (
     autograd,
     backends,
     bindings,
+    cpu,
     cuda,
     functional,
     linalg,

@@ -16,6 +16,7 @@ from flambeau.types import (
 from flambeau import accelerator as accelerator
 from flambeau import autograd as autograd
 from flambeau import backends as backends
+from flambeau import cpu as cpu
 from flambeau import cuda as cuda
 from flambeau import functional as functional
 from flambeau import linalg as linalg

@@ -34,3 +34,36 @@ def set_device_index(device: Any) -> None:
 
 def synchronize(device: Any = None) -> None:
     raise _unavailable()
+
+
+def memory_stats(device_index: Any = None, /) -> dict[str, Any]:
+    """The CPU's own memory is counted by ``torch.cpu.memory_stats``."""
+    raise _unavailable()
+
+
+def memory_allocated(device_index: Any = None, /) -> int:
+    raise _unavailable()
+
+
+def max_memory_allocated(device_index: Any = None, /) -> int:
+    raise _unavailable()
+
+
+def memory_reserved(device_index: Any = None, /) -> int:
+    raise _unavailable()
+
+
+def max_memory_reserved(device_index: Any = None, /) -> int:
+    raise _unavailable()
+
+
+def reset_peak_memory_stats(device_index: Any = None, /) -> None:
+    raise _unavailable()
+
+
+def reset_accumulated_memory_stats(device_index: Any = None, /) -> None:
+    raise _unavailable()
+
+
+def empty_cache() -> None:
+    raise _unavailable()

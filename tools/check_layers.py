@@ -43,6 +43,7 @@ LAYERS = {
     "flambeau.amp": 7,
     "flambeau.backends": 7,
     "flambeau.compat": 7,
+    "flambeau.cpu": 7,
     "flambeau.cuda": 7,
     "flambeau.distributed": 7,
     "flambeau.distributions": 7,

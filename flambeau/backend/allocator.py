@@ -3,7 +3,11 @@
 Sizes are rounded up to classes; each class has a list of free addresses.  Taking from a list and
 putting back are single list operations, which are atomic, so the usual path needs no lock and may
 run in ``__del__`` at any moment.  Small classes are cut from slabs; large blocks are mapped one by
-one, on huge pages, and given back to the system when too much of them lies idle.
+one, on huge pages.  An idle large block also serves requests down to half its size, and goes back
+to the system when too much lies idle or the machine runs short of memory.
+
+The largest amount alive at once is measured from the first time that somebody asks for it
+(`CpuBackend.watch_peak`): the usual path counts nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import os
 import threading
 from bisect import bisect_left
 from dataclasses import dataclass
+from pathlib import Path
 
 ALIGNMENT = 64
 SMALL_LIMIT = 1 << 20
@@ -35,8 +40,14 @@ class AllocatorStatistics:
     """taken from the system: current + cached + what is left of slabs"""
     peak: int
     """the largest ``reserved`` so far"""
+    peak_current: int
+    """the largest ``current`` that was seen; exact since `CpuBackend.watch_peak`"""
     system_allocations: int
     """requests that no free block could serve"""
+    small: int = 0
+    """the part of ``current`` that was cut from slabs"""
+    failures: int = 0
+    """requests that could not be served at all"""
 
 
 class Block:
@@ -133,9 +144,12 @@ class CachingAllocator:
         self._lock = threading.RLock()
         self._slab_at = 0
         self._slab_end = 0
+        self._slabs = 0
         self._reserved = 0
         self._peak = 0
+        self._peak_current = 0
         self._system_allocations = 0
+        self._failures = 0
         self.cache_limit = cache_limit if cache_limit is not None else _default_cache_limit()
         """Bytes that idle large blocks may take before they return to the system."""
 
@@ -164,7 +178,45 @@ class CachingAllocator:
             return Block(_pop(free) or self._cut(_CLASSES[number], free), nbytes, free)
         size = class_size(nbytes)
         free = self._large.get(size) or self._large.setdefault(size, [])
-        return LargeBlock(_pop(free) or self._map(size, nbytes), nbytes, free, self)
+        address = _pop(free)
+        if address:
+            return LargeBlock(address, nbytes, free, self)
+        for larger in self._fitting(size):
+            address = _pop(larger)
+            if address:
+                return LargeBlock(address, nbytes, larger, self)
+        self._make_room(size)
+        return LargeBlock(self._map(size, nbytes), nbytes, free, self)
+
+    def _fitting(self, size: int) -> list[list[int]]:
+        """The lists of idle large blocks of that size up to twice as much, the smallest first."""
+        sizes = sorted(
+            s for s, free in tuple(self._large.items()) if free and size <= s <= 2 * size
+        )
+        return [self._large[s] for s in sizes]
+
+    def _make_room(self, size: int) -> None:
+        """Before ``size`` more bytes are mapped: idle blocks go if they take too much memory."""
+        idle = self._idle()
+        if not idle:
+            return
+        excess = idle + size - max(self.cache_limit, size)
+        if available_memory() - size < self.cache_limit // 8:
+            excess = max(excess, size)
+        if excess > 0:
+            self._release(excess)
+
+    def _idle(self) -> int:
+        return sum(size * len(free) for size, free in tuple(self._large.items()))
+
+    def watched_allocate(self, nbytes: int) -> Block:
+        """`allocate`, measuring how much is alive at once."""
+        block = self.allocate(nbytes)
+        self._note_current()
+        return block
+
+    def _note_current(self) -> None:
+        self._peak_current = max(self._peak_current, self.statistics().current)
 
     def _cut(self, size: int, free: list[int]) -> int:
         """The next piece of the current slab; small sizes are cut several at a time."""
@@ -175,6 +227,7 @@ class CachingAllocator:
                 # In this order a fork by another thread finds a usable state at any moment.
                 self._slab_end = 0
                 self._slab_at = self._map(_SLAB_SIZE, size)
+                self._slabs += 1
                 self._slab_end = self._slab_at + _SLAB_SIZE
             address = self._slab_at
             self._slab_at += size * count
@@ -189,6 +242,7 @@ class CachingAllocator:
                 self.empty_cache()
                 address = map_memory(size)
             if not address:
+                self._failures += 1
                 raise self.out_of_memory(nbytes)
             self._reserved += size
             self._peak = max(self._peak, self._reserved)
@@ -203,7 +257,7 @@ class CachingAllocator:
 
     def trim(self) -> None:
         """Unmaps idle large blocks, the largest first, while they exceed `cache_limit`."""
-        idle = sum(size * len(free) for size, free in tuple(self._large.items()))
+        idle = self._idle()
         if idle > self.cache_limit:
             self._release(idle - self.cache_limit)
 
@@ -230,16 +284,25 @@ class CachingAllocator:
         """In a forked child: the lock may have been held by a thread that does not exist here."""
         self._lock = threading.RLock()
 
+    def reset_peaks(self) -> None:
+        """The largest amounts so far become those of now."""
+        self._peak = self._reserved
+        self._peak_current = 0
+
     def statistics(self) -> AllocatorStatistics:
         cached = sum(size * len(f) for size, f in zip(_CLASSES, self._small, strict=True))
-        cached += sum(size * len(free) for size, free in tuple(self._large.items()))
+        idle = self._idle()
         left = self._slab_end - self._slab_at
+        current = self._reserved - cached - idle - left
         return AllocatorStatistics(
-            current=self._reserved - cached - left,
-            cached=cached,
+            current=current,
+            cached=cached + idle,
             reserved=self._reserved,
             peak=self._peak,
+            peak_current=max(self._peak_current, current),
             system_allocations=self._system_allocations,
+            small=self._slabs * _SLAB_SIZE - cached - left,
+            failures=self._failures,
         )
 
 
@@ -252,7 +315,38 @@ def _pop(free: list[int]) -> int:
 
 
 def _default_cache_limit() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    return installed_memory() // 4
+
+
+def installed_memory() -> int:
+    """Bytes that the machine has, or the container may use."""
+    return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), _control_group()[0])
+
+
+def available_memory() -> int:
+    """Bytes that the system can give without swapping, as far as it says so."""
+    limit, used = _control_group()
+    try:
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return min(int(line.split()[1]) * 1024, limit - used)
+    except (OSError, ValueError):
+        pass
+    return limit - used
+
+
+def _control_group() -> tuple[int, int]:
+    """The container's limit and what it uses now; a huge limit where there is none."""
+    try:
+        limit = (_CONTROL_GROUP / "memory.max").read_text().strip()
+        used = (_CONTROL_GROUP / "memory.current").read_text()
+        return (1 << 62 if limit == "max" else int(limit)), int(used)
+    except (OSError, ValueError):
+        return 1 << 62, 0
+
+
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -176,6 +176,9 @@ class DebugAllocator(CachingAllocator):
             mapping, pages, _, _ = self._freed.popleft()
             unmap(mapping, (pages + 2) * _PAGE)
 
+    def reset_peaks(self) -> None:
+        self._largest = self._current
+
     def trim(self) -> None:
         """Nothing is kept for reuse."""
 
@@ -185,6 +188,7 @@ class DebugAllocator(CachingAllocator):
             cached=0,
             reserved=self._current,
             peak=self._largest,
+            peak_current=self._largest,
             system_allocations=self._system_allocations,
         )
 

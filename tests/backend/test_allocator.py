@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from flambeau.backend import allocator as module
 from flambeau.backend.allocator import (
     SMALL_LIMIT,
     CachingAllocator,
@@ -79,6 +80,32 @@ def test_idle_large_blocks_are_bounded():
     del blocks
     assert allocator.statistics().cached <= 10 << 20
     assert allocator.statistics().current == 0
+
+
+def test_an_idle_large_block_serves_smaller_requests(allocator):
+    block = allocator.allocate(8 << 20)
+    address = block.address
+    del block
+    small, large = allocator.allocate(3 << 20), allocator.allocate(5 << 20)
+    assert (small.address == address, large.address == address) == (False, True)
+    assert large.nbytes == 5 << 20
+    del large
+    assert allocator.allocate(8 << 20).address == address
+
+
+def test_ever_new_large_sizes_do_not_pile_up():
+    allocator = CachingAllocator(cache_limit=64 << 20)
+    for k in range(2, 60):
+        allocator.allocate(k << 20)
+    assert allocator.statistics().reserved <= (64 + 60) << 20
+
+
+def test_idle_blocks_go_when_memory_is_short(allocator, monkeypatch):
+    block = allocator.allocate(8 << 20)
+    del block
+    monkeypatch.setattr(module, "available_memory", lambda: 1 << 20)
+    kept = allocator.allocate(30 << 20)
+    assert allocator.statistics().reserved == kept.capacity == 30 << 20
 
 
 def test_memory_runs_out_in_pytorchs_words(allocator):
