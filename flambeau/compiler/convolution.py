@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from flambeau.compiler.gemm_micro import TileShape, tile_shape
 from flambeau.compiler.kernel_step import Pointer
 from flambeau.compiler.library_plan import LibraryPlan, PlanWriter
 from flambeau.compiler.target import Target
+from flambeau.compiler.widened import HALF_TYPES, widened
 from flambeau.compiler.winograd_plan import WinogradPlanner, WinogradProblem
 from flambeau.core.dtype import dtype, float32
 
@@ -66,6 +67,21 @@ class ConvolutionProblem:
         return self.dilation[axis] * (self.kernel[axis] - 1)
 
     @property
+    def elements(self) -> dict[str, int]:
+        """How many elements the operands have."""
+        image = self.in_channels * self.in_size[0] * self.in_size[1]
+        result = self.out_channels * self.out_size[0] * self.out_size[1]
+        window = self.kernel[0] * self.kernel[1]
+        return {
+            "input": self.batch * image,
+            "weight": self.out_channels * self.in_per_group * window,
+            "output": self.batch * result,
+        }
+
+    def in_single_precision(self) -> ConvolutionProblem:
+        return replace(self, dtype=float32)
+
+    @property
     def suits_winograd(self) -> bool:
         steps = (self.stride, self.dilation)
         plain = self.kernel == (3, 3) and steps == ((1, 1), (1, 1)) and self.groups == 1
@@ -89,6 +105,13 @@ def plan_convolution(problem: ConvolutionProblem, target: Target) -> LibraryPlan
     enough channels, what Winograd's F(2 x 2, 3 x 3) makes of them (see `winograd`).  Which of the
     two, and so the result, depends on the target and the problem's shapes only.
     """
+    if problem.dtype in HALF_TYPES:
+        plan = plan_convolution(problem.in_single_precision(), target)
+        inputs = {name: problem.elements[name] for name in ("input", "weight")}
+        if problem.has_bias:
+            inputs["bias"] = problem.out_channels
+        outputs = {"output": problem.elements["output"]}
+        return widened(plan, problem.dtype, target, inputs, outputs)
     writer = PlanWriter()
     tile = problem.tile(target)
     planes = problem.in_channels * problem.in_size[0] * problem.in_size[1]

@@ -26,6 +26,7 @@ from flambeau.compiler.weight_gradient_plan import (
     PositionLanesPlanner,
     add_combine_step,
 )
+from flambeau.compiler.widened import HALF_TYPES, widened
 from flambeau.compiler.winograd_gradient_plan import WinogradGradientPlanner
 from flambeau.compiler.winograd_plan import WinogradPlanner, WinogradProblem
 
@@ -75,6 +76,11 @@ def plan_backward_data(problem: ConvolutionProblem, target: Target) -> LibraryPl
     Each element adds its products in the order (output channel, row, column of the kernel), or goes
     Winograd's way, as in `plan_convolution`.
     """
+    if problem.dtype in HALF_TYPES:
+        plan = plan_backward_data(problem.in_single_precision(), target)
+        sizes = problem.elements
+        inputs = {"grad_output": sizes["output"], "weight": sizes["weight"]}
+        return widened(plan, problem.dtype, target, inputs, {"grad_input": sizes["input"]})
     writer = PlanWriter()
     tile = problem.tile(target)
     if problem.stride == (1, 1):
@@ -222,6 +228,11 @@ def plan_backward_weight(problem: ConvolutionProblem, target: Target) -> Library
     Sums run over a part of the images, the parts are then added in order; the parts follow from
     the shapes, and so does whether they are Winograd's (see `winograd_gradient`).
     """
+    if problem.dtype in HALF_TYPES:
+        plan = plan_backward_weight(problem.in_single_precision(), target)
+        sizes = problem.elements
+        inputs = {"grad_output": sizes["output"], "input": sizes["input"]}
+        return widened(plan, problem.dtype, target, inputs, {"grad_weight": sizes["weight"]})
     writer = PlanWriter()
     tile = problem.tile(target)
     planners = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from flambeau.compiler.pooling_kernels import (
     pooling_module,
 )
 from flambeau.compiler.target import Target
-from flambeau.core.dtype import dtype
+from flambeau.compiler.widened import HALF_TYPES, widened
+from flambeau.core.dtype import dtype, float32
 
 Pair = tuple[int, int]
 
@@ -47,6 +49,9 @@ class PoolingProblem:
     @property
     def out_size(self) -> Pair:
         return self._out(0), self._out(1)
+
+    def in_single_precision(self) -> PoolingProblem:
+        return replace(self, dtype=float32)
 
     def _out(self, axis: int) -> int:
         size, padding, stride = self.in_size[axis], self.padding[axis], self.stride[axis]
@@ -79,6 +84,9 @@ class AdaptivePoolingProblem:
     planes: int
     in_size: Pair
     out_size: Pair
+
+    def in_single_precision(self) -> AdaptivePoolingProblem:
+        return replace(self, dtype=float32)
 
     def windows(self, axis: int) -> Windows:
         size, out = self.in_size[axis], self.out_size[axis]
@@ -152,6 +160,32 @@ def _joined(rows: Windows, columns: Windows) -> tuple[Windows, Windows]:
     )
 
 
+Planner = Callable[[AnyPoolingProblem, Target], LibraryPlan]
+
+
+def _elements(problem: AnyPoolingProblem, name: str) -> int:
+    rows, columns = problem.in_size if name.endswith("input") else problem.out_size
+    return problem.planes * rows * columns
+
+
+def _for_half_types(source: str, result: str) -> Callable[[Planner], Planner]:
+    """The planner, also for operands ``source`` and ``result`` in half precision."""
+
+    def decorate(planner: Planner) -> Planner:
+        @functools.wraps(planner)
+        def plan(problem: AnyPoolingProblem, target: Target) -> LibraryPlan:
+            if problem.dtype not in HALF_TYPES:
+                return planner(problem, target)
+            single = planner(problem.in_single_precision(), target)
+            inputs, outputs = ({name: _elements(problem, name)} for name in (source, result))
+            return widened(single, problem.dtype, target, inputs, outputs)
+
+        return plan
+
+    return decorate
+
+
+@_for_half_types("input", "output")
 def plan_max_pool(problem: AnyPoolingProblem, target: Target) -> LibraryPlan:
     """``output`` and ``indices`` (int64, into the input plane) from ``input``: operand names."""
     writer, tile = PlanWriter(), tile_shape(problem.dtype.llvm, target)
@@ -165,6 +199,7 @@ def plan_max_pool(problem: AnyPoolingProblem, target: Target) -> LibraryPlan:
     return writer.finish()
 
 
+@_for_half_types("grad_output", "grad_input")
 def plan_max_pool_backward(problem: AnyPoolingProblem, target: Target) -> LibraryPlan:
     """``grad_input`` from ``grad_output`` and ``indices``; sums are in the order of the outputs."""
     writer, tile = PlanWriter(), tile_shape(problem.dtype.llvm, target)
@@ -183,6 +218,7 @@ def plan_max_pool_backward(problem: AnyPoolingProblem, target: Target) -> Librar
     return writer.finish()
 
 
+@_for_half_types("input", "output")
 def plan_avg_pool(problem: AnyPoolingProblem, target: Target) -> LibraryPlan:
     """``output`` from ``input`` (operand names)."""
     writer, tile = PlanWriter(), tile_shape(problem.dtype.llvm, target)
@@ -199,6 +235,7 @@ def plan_avg_pool(problem: AnyPoolingProblem, target: Target) -> LibraryPlan:
     return writer.finish()
 
 
+@_for_half_types("grad_output", "grad_input")
 def plan_avg_pool_backward(problem: AnyPoolingProblem, target: Target) -> LibraryPlan:
     """``grad_input`` from ``grad_output``: divided once, then summed over the windows of each
     element, in order.

@@ -267,6 +267,9 @@ def conv2d_samples(make):
     yield make(3, 5, 5), make(2, 3, 1, 1), make(2)
     yield make(1, 2, 5, 6), make(3, 2, 3, 2), make(3), {"padding": "same"}
     yield make(1, 2, 5, 5, dtype="float64"), make(3, 2, 2, 2, dtype="float64")
+    yield make(1, 2, 5, 5, dtype="bfloat16"), make(3, 2, 2, 2, dtype="bfloat16")
+    yield make(1, 2, 5, 5, dtype="float16"), make(3, 2, 2, 2, dtype="float16")
+    yield make(1, 17, 6, 7), make(19, 17, 3, 3), make(19), {"padding": 1}
     yield make(1, 2, 5, 5), make(3, 3, 2, 2)
     yield make(1, 2, 2, 2), make(3, 2, 3, 3)
     yield make(2, 2), make(3, 2, 3, 3)

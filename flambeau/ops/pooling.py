@@ -311,6 +311,7 @@ def max_pool2d_samples(make):
     yield make(2, 3, 6, 7), (3, 2), {"stride": (2, 1), "padding": 1}
     yield make(2, 3, 7, 7), 2, {"ceil_mode": True}
     yield make(3, 6, 7), 3, {"dilation": 2}
+    yield make(2, 3, 6, 7, dtype="bfloat16"), 2
     yield make(2, 3, 2, 2), 3
     yield make(2, 3, 6, 7), 2, {"padding": 2}
 
@@ -321,6 +322,7 @@ def avg_pool2d_samples(make):
     yield make(2, 3, 6, 7), 3, {"stride": 2, "padding": 1}
     yield make(2, 3, 6, 7), 3, {"padding": 1, "count_include_pad": False, "ceil_mode": True}
     yield make(2, 3, 6, 7), 2, {"divisor_override": 3}
+    yield make(2, 3, 6, 7, dtype="float16"), (2, 3)
 
 
 @adaptive_avg_pool2d.samples
