@@ -1,13 +1,13 @@
 """Scaled dot product attention: kernels that keep no scores, and the composite beside them.
 
-The dispatch rule: the kernels run wherever `_fits_kernels` holds: floating types, no dropout, no
-gradient for the mask, no empty dimension, at most `MOST_COLUMNS` columns, shapes that agree.
-Everything else, and every mistake, takes the composite, as does a backward pass that is itself
-differentiated.
+The dispatch rule: the kernels take floating types without dropout, without a gradient for the
+mask, without an empty dimension, of at most `MOST_COLUMNS` columns, where shapes agree.  Everything
+else, and every mistake, takes the composite, as does a backward pass that is itself differentiated.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -212,21 +212,22 @@ def scaled_dot_product_attention(
     A bool mask keeps the places where it is true; ``is_causal`` those not after the query's own.
     ``enable_gqa`` repeats the heads of ``key`` and ``value`` (dimension -3) for groups of queries.
     """
-    _check(query, key, value, attn_mask)
-    if scale is None:
-        scale = 1 / math.sqrt(query.shape[-1]) if query.shape[-1] else math.inf
-    scale = float(scale)
-    if not allowed.flash and not allowed.math:
+    mask_layout = None if attn_mask is None else attn_mask._layout
+    way = _dispatch(query._layout, key._layout, value._layout, mask_layout, enable_gqa)
+    if not (allowed.flash or allowed.math):
         raise RuntimeError("No available kernel. Aborting execution.")
-    fits = allowed.flash and _fits_kernels(query, key, value, attn_mask, dropout_p, enable_gqa)
-    like_query = fits and _like_query(query, key, value, enable_gqa)
-    if attn_mask is not None and is_causal and not like_query:
-        raise RuntimeError(
-            "_scaled_dot_product_attention: Explicit attn_mask should not be set when "
-            "is_causal=True"
-        )
+    fits = way.fits and allowed.flash and dropout_p == 0
+    if attn_mask is not None:
+        if attn_mask.requires_grad and grad_mode.enabled:
+            fits = False
+        if is_causal and not (fits and way.like_query):
+            raise RuntimeError(
+                "_scaled_dot_product_attention: Explicit attn_mask should not be set when "
+                "is_causal=True"
+            )
+    scale = way.scale if scale is None else float(scale)
     if fits:
-        return _by_kernels(query, key, value, attn_mask, is_causal, scale, like_query)
+        return _by_kernels(query, key, value, attn_mask, is_causal, scale, way)
     if enable_gqa and query.ndim > 2:
         key, value = _repeated(key, query), _repeated(value, query)
     computed = operation_dtype(query.dtype)
@@ -237,56 +238,65 @@ def scaled_dot_product_attention(
     return to_dtype(matmul(weights, wide_value), value.dtype)
 
 
-def _fits_kernels(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    dropout_p: float,
-    enable_gqa: bool,
-) -> bool:
-    """The dispatch rule of this module."""
-    if dropout_p != 0 or not query.dtype.is_floating_point:
-        return False
-    if key.shape[-1] != query.shape[-1] or key.shape[-2] != value.shape[-2]:
-        return False
-    columns = max(query.shape[-1], value.shape[-1])
-    if columns > MOST_COLUMNS or 0 in (*query.shape, *key.shape, *value.shape):
-        return False
-    if mask is not None and mask.requires_grad and grad_mode.enabled:
-        return False
-    outer = _outer_shapes(query, key, value, enable_gqa)
-    if outer is None:
-        return False
-    full = (*outer[0], query.shape[-2], key.shape[-2])
-    return mask is None or _expands(tuple(mask.shape), full)
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What the operands' layouts decide.
+
+    ``outer`` is the broadcast shape of all dimensions but the last two, ``shared`` that of keys and
+    values, where fewer heads of them serve several of the query.  ``direct``: the kernels take the
+    operands as they are.
+    """
+
+    fits: bool
+    scale: float
+    like_query: bool = False
+    direct: bool = False
+    outer: tuple[int, ...] = ()
+    shared: tuple[int, ...] = ()
 
 
-def _like_query(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> bool:
-    """Whether PyTorch's own kernel takes the operands: its result is laid out as the query is."""
-    return (
-        query.ndim == key.ndim == value.ndim == 4
-        and query.shape[-1] == value.shape[-1]
-        and query.stride(-1) == key.stride(-1) == value.stride(-1) == 1
-        and query.shape[0] == key.shape[0] == value.shape[0]
-        and key.shape[1] == value.shape[1]
-        and (enable_gqa or query.shape[1] == key.shape[1])
+@functools.lru_cache(maxsize=1024)
+def _dispatch(
+    query: Layout, key: Layout, value: Layout, mask: Layout | None, enable_gqa: bool
+) -> _Way:
+    """The dispatch rule of this module, as far as layouts go; raises for what never fits."""
+    _check(query, key, value, mask)
+    columns = query.shape[-1]
+    scale = 1 / math.sqrt(columns) if columns else math.inf
+    outer = _outer_shapes(query.shape, key.shape, value.shape, enable_gqa)
+    fits = (
+        outer is not None
+        and query.dtype.is_floating_point
+        and key.shape[-1] == columns
+        and key.shape[-2] == value.shape[-2]
+        and max(columns, value.shape[-1]) <= MOST_COLUMNS
+        and 0 not in (*query.shape, *key.shape, *value.shape)
     )
+    if not fits or outer is None:
+        return _Way(False, scale)
+    if mask is not None and not _expands(mask.shape, (*outer[0], query.shape[-2], key.shape[-2])):
+        return _Way(False, scale)
+    four = query.ndim == key.ndim == value.ndim == 4
+    direct = four and query.shape[:2] == outer[0] and key.shape[:2] == value.shape[:2] == outer[1]
+    # PyTorch's own kernel, whose result is laid out as the query is, takes these operands.
+    like_query = (
+        direct
+        and columns == value.shape[-1]
+        and query.strides[-1] == key.strides[-1] == value.strides[-1] == 1
+    )
+    return _Way(True, scale, like_query, direct, *outer)
 
 
 def _outer_shapes(
-    query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], enable_gqa: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """All dimensions but the last two, broadcast: of the result, and of keys and values.
-
-    None where they do not agree.
-    """
-    own, *others = (tuple(t.shape[:-2]) for t in (query, key, value))
+    """Of the result, and of keys and values (see `_Way`); None where they do not agree."""
+    own, *others = (tuple(shape[:-2]) for shape in (query, key, value))
     try:
         shared = broadcast_shapes(*others)
         if not enable_gqa:
             return (broadcast_shapes(own, shared),) * 2
-        if not own or len(own) != len(shared) or own[-1] % shared[-1]:
+        if not own or len(own) != len(shared) or not shared[-1] or own[-1] % shared[-1]:
             return None
         outer = broadcast_shapes(own[:-1], shared[:-1])
     except RuntimeError:
@@ -306,18 +316,17 @@ def _by_kernels(
     mask: Tensor | None,
     causal: bool,
     scale: float,
-    like_query: bool,
+    way: _Way,
 ) -> Tensor:
-    grouped = key.ndim > 2 and query.shape[-3] != key.shape[-3] and key.shape[-3] != 1
-    outer, shared = _outer_shapes(query, key, value, grouped) or ((), ())
+    outer = way.outer
     if mask is not None:
         mask = expand(_additive(mask, query.dtype), (*outer, query.shape[-2], key.shape[-2]))
         mask = _four(mask, outer)
-    result, _ = flash_attention(
-        _four(query, outer), _four(key, shared), _four(value, shared),
-        mask, scale, causal, like_query,
-    )  # fmt: skip
-    return result if query.ndim == 4 else reshape(result, (*outer, *result.shape[-2:]))
+    if not way.direct:
+        query, key, value = _four(query, outer), _four(key, way.shared), _four(value, way.shared)
+    # The arguments are in canonical form already.
+    result = flash_attention.record([query, key, value, mask, scale, causal, way.like_query])[0]
+    return result if len(outer) == 2 else reshape(result, (*outer, *result.shape[-2:]))
 
 
 def _four(tensor: Tensor, outer: tuple[int, ...]) -> Tensor:
@@ -341,7 +350,7 @@ def _additive(mask: Tensor, dtype: types.dtype) -> Tensor:
         return masked_fill(zeros(mask.shape, dtype=computed), ~mask, -math.inf)
 
 
-def _check(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> None:
+def _check(query: Layout, key: Layout, value: Layout, mask: Layout | None) -> None:
     if not query.dtype is key.dtype is value.dtype:
         raise RuntimeError(
             "Expected query, key, and value to have the same dtype, but got query.dtype: "
