@@ -9,7 +9,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "nn"))
 
-import cases  # noqa: E402 - found through the path above
+import attention_scripts  # noqa: E402 - found through the path above
+import cases  # noqa: E402
 import computations  # noqa: E402
 import recurrent_scripts  # noqa: E402
 import scripts  # noqa: E402
@@ -25,6 +26,9 @@ def main() -> None:
         "warnings": (cases.WARNINGS, cases.describe_warning),
         "computations": (computations.ALL, computations.describe),
         "scripts": (scripts.ALL, scripts.describe),
+        "attention": (attention_scripts.ALL, attention_scripts.describe),
+        "attention_errors": (attention_scripts.ERRORS, cases.describe_error),
+        "attention_warnings": (attention_scripts.WARNINGS, cases.describe_warning),
         "recurrent": (recurrent_scripts.ALL, recurrent_scripts.describe),
     }
     folder = ROOT / "tests" / "references" / "nn"

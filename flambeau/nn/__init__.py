@@ -1,6 +1,6 @@
 """Networks: modules, parameters, and the functions they are made of."""
 
-from flambeau.nn import functional, init, modules, utils
+from flambeau.nn import attention, functional, init, modules, utils
 from flambeau.nn.activation import (
     CELU,
     ELU,
@@ -57,6 +57,7 @@ from flambeau.nn.loss import (
     SmoothL1Loss,
 )
 from flambeau.nn.module import Module
+from flambeau.nn.multihead_attention import MultiheadAttention
 from flambeau.nn.normalization import (
     BatchNorm1d,
     BatchNorm2d,
@@ -78,3 +79,10 @@ from flambeau.nn.pooling import (
     MaxPool2d,
 )
 from flambeau.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
+from flambeau.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)

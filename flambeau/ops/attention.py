@@ -49,6 +49,7 @@ class AllowedBackends:
     mem_efficient: bool = True
     cudnn: bool = True
     overrideable: bool = True
+    half_reduction: bool = False
 
 
 allowed = AllowedBackends()
@@ -215,7 +216,10 @@ def scaled_dot_product_attention(
     mask_layout = None if attn_mask is None else attn_mask._layout
     way = _dispatch(query._layout, key._layout, value._layout, mask_layout, enable_gqa)
     if not (allowed.flash or allowed.math):
-        raise RuntimeError("No available kernel. Aborting execution.")
+        raise RuntimeError(
+            "No viable backend for scaled_dot_product_attention was found. This is likely due to "
+            "turning off both the math kernel and the fused kernels."
+        )
     fits = way.fits and allowed.flash and dropout_p == 0
     if attn_mask is not None:
         if attn_mask.requires_grad and grad_mode.enabled:
@@ -225,6 +229,8 @@ def scaled_dot_product_attention(
                 "_scaled_dot_product_attention: Explicit attn_mask should not be set when "
                 "is_causal=True"
             )
+    if not allowed.math and not (fits and way.like_query):
+        raise RuntimeError("No available kernel.  Aborting execution.")
     scale = way.scale if scale is None else float(scale)
     if fits:
         return _by_kernels(query, key, value, attn_mask, is_causal, scale, way)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import flambeau as torch
-from tests.nn import cases, computations, recurrent_scripts, scripts
+from tests.nn import attention_scripts, cases, computations, recurrent_scripts, scripts
 
 REFERENCES = Path(__file__).resolve().parent.parent / "references" / "nn"
 
@@ -47,6 +47,9 @@ recorded_once = {
         "warnings",
         "computations",
         "scripts",
+        "attention",
+        "attention_errors",
+        "attention_warnings",
         "recurrent",
     )  # fmt: skip
 }
@@ -90,3 +93,18 @@ def test_script(name):
 @pytest.mark.parametrize("name", recurrent_scripts.ALL)
 def test_recurrent(name):
     check("recurrent", recurrent_scripts.describe, name)
+
+
+@pytest.mark.parametrize("name", attention_scripts.ALL)
+def test_attention(name):
+    check("attention", attention_scripts.describe, name)
+
+
+@pytest.mark.parametrize("expression", attention_scripts.ERRORS)
+def test_attention_error(expression):
+    check("attention_errors", cases.describe_error, expression)
+
+
+@pytest.mark.parametrize("expression", attention_scripts.WARNINGS)
+def test_attention_warning(expression):
+    check("attention_warnings", cases.describe_warning, expression)

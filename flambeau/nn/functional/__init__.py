@@ -32,6 +32,7 @@ from flambeau.nn.functional.activation import (
     threshold,
     threshold_,
 )
+from flambeau.nn.functional.attention import multi_head_attention_forward
 from flambeau.nn.functional.dropout import (
     alpha_dropout,
     dropout,

@@ -14,6 +14,7 @@ from flambeau.nn.modules.activation import (
     LogSigmoid,
     LogSoftmax,
     Mish,
+    MultiheadAttention,
     PReLU,
     ReLU,
     ReLU6,
@@ -106,4 +107,11 @@ from flambeau.nn.modules.rnn import (
 )
 from flambeau.nn.modules.sparse import (
     Embedding,
+)
+from flambeau.nn.modules.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
 )

@@ -4,10 +4,12 @@ from flambeau.nn.linear import (
     Bilinear,
     Identity,
     Linear,
+    NonDynamicallyQuantizableLinear,
 )
 
 __all__ = [
     "Bilinear",
     "Identity",
     "Linear",
+    "NonDynamicallyQuantizableLinear",
 ]
