@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from flambeau.compiler.epilogue import Grid
 from flambeau.compiler.target import Target
-from flambeau.core.layout import Layout
+from flambeau.core.layout import Layout, is_dense
 from flambeau.engine.call import IOTA_SLOT, Call, Library, Lowered, View
 from flambeau.engine.fuse import Group
 from flambeau.engine.loops import Axes, merges
@@ -172,7 +172,8 @@ def _choose_stand_in(
 ) -> None:
     """Lets the producer write into a result of the epilogue where nobody sees its own result.
 
-    That result must be new, and lie as the producer's does.
+    That result must be new, and have each element where the epilogue finds the one that it is made
+    of.
     """
     assert merged.epilogue is not None and merged.lowered is not None
     call = calls[merged.calls[0]]
@@ -181,16 +182,20 @@ def _choose_stand_in(
     seen = {slot for part in others for slot in _slots(part.reads) | _slots(part.writes)}
     if live[own.slot] or own.slot in seen or own.slot in _slots(merged.epilogue.writes):
         return
+    found = next((v.layout for v in merged.epilogue.reads if v.slot == own.slot), None)
+    if found is None or found.numel != own.layout.numel:
+        return
     for k in merged.epilogue.calls:
         new = calls[k].writes[len(calls[k].writes) - len(calls[k].outputs) :]
         for view in new if calls[k].outputs else ():
-            if (live[view.slot] or view.slot in seen) and _lies_as(view.layout, own.layout):
+            if (live[view.slot] or view.slot in seen) and _lies_as(view.layout, found):
                 merged.stands_in = view
                 return
 
 
 def _lies_as(a: Layout, b: Layout) -> bool:
-    """Whether two views of different storages have their elements at the same places."""
-    if a.dtype is not b.dtype or a.offset != b.offset:
+    """Whether each index means the same place in both, and the places are those of a new tensor."""
+    if a.dtype is not b.dtype or a.offset != b.offset or a.shape != b.shape:
         return False
-    return a.numel == b.numel and (a.is_contiguous and b.is_contiguous)
+    same = all(s == t for n, s, t in zip(a.shape, a.strides, b.strides, strict=True) if n > 1)
+    return same and is_dense(a)

@@ -203,3 +203,22 @@ def test_a_result_that_nobody_sees_takes_no_memory() -> None:
     thread.tape.flush()
     assert last_plan().arena_offsets == {}
     assert y.shape == (64, 64)
+
+
+def test_rows_that_are_read_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sum's elements lie elsewhere than those of the product that it reads."""
+
+    def compute() -> bytes:
+        x = torch.sin(torch.arange(24.0)).reshape(2, 3, 4)
+        rows = x.transpose(0, 1).reshape(6, 4) @ torch.cos(torch.arange(16.0)).reshape(4, 4)
+        return (x + rows.reshape(3, 2, 4).transpose(0, 1)).numpy().tobytes()
+
+    thread.tape.flush()
+    together = compute()
+    monkeypatch.setattr(config, "window", 1)
+    thread.tape.remaining = 1
+    alone = compute()
+    thread.tape.flush()
+    monkeypatch.undo()
+    thread.tape.remaining = config.window
+    assert together == alone
