@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from flambeau.compiler.builder import module
 from flambeau.compiler.epilogue import EPILOGUE_POINTERS, NO_EPILOGUE, Grid
+from flambeau.compiler.gemm_amx import AMX_FUNCTIONS, amx_functions, has_tiles
+from flambeau.compiler.gemm_amx_plan import amx_steps
 from flambeau.compiler.gemm_micro import TileShape, micro_kernels, tile_shape
 from flambeau.compiler.gemm_operands import (
     COPY_WORK,
@@ -90,19 +92,22 @@ TASKS_WANTED = 16
 FUNCTIONS = (PACK, MULTIPLY, SMALL, ROWS, WIDE_ROWS, DOTS, DOT_TILES)
 
 
-def functions_for(tile: TileShape) -> tuple[str, ...]:
+def functions_for(tile: TileShape, target: Target) -> tuple[str, ...]:
     """The kernels of a module: half precision is always packed, so it has no ``gemm_small``."""
-    return tuple(name for name in FUNCTIONS if name != SMALL or not tile.converts)
+    functions = tuple(name for name in FUNCTIONS if name != SMALL or not tile.converts)
+    return functions + (AMX_FUNCTIONS if has_tiles(tile.stored, target) else ())
 
 
 def gemm_module(stored: str, target: Target, activations: Sequence[Activation]) -> str:
     """The LLVM IR of all kernels for one element type."""
     tile = tile_shape(stored, target)
+    tiles = amx_functions(tile) if has_tiles(stored, target) else []
     parts = [
         *micro_kernels(tile),
         *pack_functions(tile),
         *tile_functions(tile, activations),
         *vector_functions(tile),
+        *tiles,
     ]
     return module([text for text, _ in parts], [builder for _, builder in parts])
 
@@ -135,11 +140,14 @@ class Planner:
             {"a": "b", "b": "a"} if simplified.swapped else {},
             f"gemm {stored} {target.name} {names}",
             lambda: gemm_module(stored, target, activations),
-            functions_for(self.tile),
+            functions_for(self.tile, target),
         )
+        self.has_tiles = has_tiles(stored, target)
 
     def plan(self) -> GemmPlan:
         steps = self.vector_steps() if self.problem.m == 1 else self.dot_tile_steps()
+        if not steps and self.has_tiles:
+            steps = amx_steps(self.writer, self.result_words())
         if not steps:
             steps = [self.small_step()] if self.is_small() else self.large_steps()
         problem = self.problem

@@ -40,6 +40,7 @@ class TileShape:
     """The register tile of an element type on a target, and what its instructions can do.
 
     Operands are ``stored`` in memory and computed with as ``element``: half precision as float.
+    ``narrows``: an instruction rounds to ``stored``.
     """
 
     stored: str
@@ -50,6 +51,7 @@ class TileShape:
     registers: int
     masked: bool
     fused: bool
+    narrows: bool
 
     @property
     def size(self) -> int:
@@ -91,6 +93,7 @@ def tile_shape(stored: str, target: Target) -> TileShape:
         registers=registers,
         masked=wide or target.vector_bits == 256,
         fused=is_float(element) and (wide or neon or "fma" in features),
+        narrows=stored == "bfloat" and "avx512bf16" in features,
     )
 
 

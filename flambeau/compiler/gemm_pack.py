@@ -108,7 +108,9 @@ def store_narrowed(
     builder: Builder, tile: TileShape, value: Var, pointer: Var, mask: Var | None = None
 ) -> None:
     """Stores computed elements, rounded to the type that memory holds."""
-    if tile.converts:
+    if tile.narrows:
+        value = builder.convert("bitcast", builder.convert("fptrunc", value, tile.stored), "i16")
+    elif tile.converts:
         dtype = HALF_PRECISION[tile.stored]
         rounded = emit.convert(builder, value, types.float32, dtype)
         value = emit.to_memory(builder, rounded, dtype)

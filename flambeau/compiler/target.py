@@ -7,6 +7,7 @@ all in the object cache never loads it.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import platform
 from dataclasses import dataclass
@@ -217,7 +218,24 @@ def processor_flags() -> frozenset[str]:
 
 def host() -> Target:
     """The machine that this process runs on, or the lesser one that `config.target` forces."""
-    return describe_host(platform.machine(), processor_flags(), config.target)
+    flags = processor_flags()
+    if "amx_tile" in flags and not tiles_permitted():
+        flags -= {flag for flag in flags if flag.startswith("amx")}
+    return describe_host(platform.machine(), flags, config.target)
+
+
+# Linux on x86-64: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
+
+
+@functools.cache
+def tiles_permitted() -> bool:
+    """Asks Linux, once, for the use of tile registers in this process and its threads."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        return bool(libc.syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0)
+    except (OSError, AttributeError):
+        return False
 
 
 @functools.cache

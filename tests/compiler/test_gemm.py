@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import mmap
 import struct
 from dataclasses import replace
 
@@ -30,9 +31,9 @@ _functions: dict[tuple[str, str], dict[str, int]] = {}
 
 
 def functions_of(step: KernelStep, target: Target) -> dict[str, int]:
-    if target is host():
+    if target.identity == host().identity:
         return compile_module(step.module_key, step.source, step.functions)
-    key = (step.module_key, target.name)
+    key = (step.module_key, target.identity)
     if key not in _functions:
         _functions[key] = load_image(emit_image(step.source(), target))
     return _functions[key]
@@ -143,6 +144,10 @@ SHAPES = [
 ]  # fmt: skip
 
 
+# Odd rows, columns and depths of tiles too; several parts of k, and rows a page apart.
+HALF_SHAPES = [*SHAPES, (1000, 40, 32), (31, 70, 64), (90, 96, 1100), (66, 200, 2048)]
+
+
 def other_targets() -> list[Target]:
     """What this processor can also run."""
     names = ("avx2", "scalar") if host().architecture == "x86_64" else ("scalar",)
@@ -178,6 +183,20 @@ def test_other_targets(target: Target, dtype: str) -> None:
             assert_close(result, exact(a, b), k)
 
 
+def half_precision_targets() -> list[Target]:
+    """The host with and without tile registers, and the lesser ones."""
+    flags = frozenset(flag for flag in processor_flags() if not flag.startswith("amx"))
+    without_tiles = describe_host(host().architecture, flags, None)
+    targets = [host(), without_tiles, *other_targets()]
+    return list({target.identity: target for target in targets}.values())
+
+
+def target_name(target: object) -> str | None:
+    if not isinstance(target, Target):
+        return None
+    return f"{target.name}{'+amx' if 'amx-bf16' in target.features else ''}"
+
+
 def to_bfloat16(array: np.ndarray) -> np.ndarray:
     """The upper half of float32, rounded to even, as numpy keeps bfloat16."""
     bits = array.astype(np.float32).view(np.uint32)
@@ -188,14 +207,18 @@ def from_bfloat16(array: np.ndarray) -> np.ndarray:
     return (array.astype(np.uint32) << 16).view(np.float32)
 
 
-@pytest.mark.parametrize("target", [host(), *other_targets()], ids=lambda target: target.name)
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+HALF_CASES = [("bfloat16", target) for target in half_precision_targets()]
+HALF_CASES += [("float16", target) for target in (host(), *other_targets())]
+
+
+@pytest.mark.parametrize("dtype, target", HALF_CASES, ids=target_name)
 def test_half_precision_is_summed_in_single_and_rounded_once(dtype: str, target: Target) -> None:
     if dtype == "bfloat16":
         narrow, widen, digits = to_bfloat16, from_bfloat16, 8
     else:
         narrow, widen, digits = lambda x: x.astype(np.float16), np.float32, 11
-    for (m, n, k), way_a, way_b in itertools.product(SHAPES, WAYS[:3], WAYS[:3]):
+    ways = [*itertools.product(WAYS[:2], WAYS[:2]), ("spaced", "spaced")]
+    for (m, n, k), (way_a, way_b) in itertools.product(HALF_SHAPES, ways):
         a = arranged(narrow(random((2, m, k))), way_a)
         b = arranged(narrow(random((2, k, n), seed=1)), way_b)
         bias, c = narrow(random((n,))), narrow(random((2, m, n)))
@@ -203,6 +226,36 @@ def test_half_precision_is_summed_in_single_and_rounded_once(dtype: str, target:
         result = multiply(a, b, c=c, bias=bias, dtype=dtype, accumulate=True, target=target)
         allowed = np.abs(expected) * 2.0**-digits + 1e-6 * (k + 4)
         assert (np.abs(widen(result) - expected) <= allowed).all(), (m, n, k, way_a, way_b)
+        plain = exact(widen(a), widen(b))
+        result = multiply(a, b, dtype=dtype, target=target)
+        allowed = np.abs(plain) * 2.0**-digits + 1e-6 * (k + 4)
+        assert (np.abs(widen(result) - plain) <= allowed).all(), (m, n, k, way_a, way_b)
+        cut = multiply(a, b, dtype=dtype, target=target, cuts=3)
+        assert np.array_equal(cut, result)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_nothing_is_read_past_the_last_page(dtype: str) -> None:
+    """Operands that end where memory ends, and results that begin and end so."""
+    for (m, n, k), way in itertools.product(HALF_SHAPES, WAYS[:2]):
+        a, b, c = (at_the_end(shape, dtype) for shape in ((1, m, k), (1, k, n), (1, m, n)))
+        if way == "transposed":
+            a, b = (x.reshape(1, x.shape[2], x.shape[1]).swapaxes(1, 2) for x in (a, b))
+        multiply(a, b, c=c, dtype=dtype)
+
+
+def at_the_end(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Zeros, followed by a page that must not be touched."""
+    element = np.dtype("uint16" if dtype == "bfloat16" else dtype)
+    nbytes = int(np.prod(shape)) * element.itemsize
+    pages = -(-nbytes // mmap.PAGESIZE)
+    memory = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
+    array = np.frombuffer(memory, np.uint8)
+    libc = ctypes.CDLL(None, use_errno=True)
+    address = ctypes.c_void_p(array.ctypes.data + pages * mmap.PAGESIZE)
+    assert libc.mprotect(address, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    end = pages * mmap.PAGESIZE
+    return array[end - nbytes : end].view(element).reshape(shape)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "int16", "int8", "uint8"])
