@@ -6,6 +6,8 @@ Public names, nothing else; each is imported from where it is defined, under its
 from math import e, inf, nan, pi
 
 from flambeau import (
+    _dynamo,
+    _inductor,
     accelerator,
     autograd,
     backends,
@@ -25,6 +27,8 @@ from flambeau import (
     utils,
     version,
 )
+from flambeau.capture import public as compiler
+from flambeau.capture.api import compile
 from flambeau.compat.torch_alias import install_as_torch
 from flambeau.core.config import config
 from flambeau.core.device import device

@@ -20,6 +20,7 @@ from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, is_dense
 from flambeau.core.scalar import default_dtype
 from flambeau.engine.storage import Storage
+from flambeau.engine.watch import host_action
 from flambeau.graph import grad_mode
 from flambeau.tensor import Tensor
 
@@ -167,6 +168,7 @@ def _numpy_name(kind: np.dtype) -> str:
 # -- Python data -----------------------------------------------------------------------------------
 
 
+@host_action
 def tensor_from_data(data: Any, dtype: dtype | None = None, device: device | None = None) -> Tensor:
     """A new tensor with a copy of ``data``: numbers, nested sequences, arrays, tensors.
 

@@ -17,6 +17,7 @@ from typing import Any
 from flambeau.autograd.anomaly import check_results
 from flambeau.core.layout import Layout, is_dense
 from flambeau.engine.storage import Storage
+from flambeau.engine.watch import keep_lasting, watch
 from flambeau.graph import Node, SavedResult, above, grad_mode
 from flambeau.ops import view
 from flambeau.ops.creation import filled, ones_like
@@ -103,6 +104,15 @@ def grad(
     return tuple(found)
 
 
+def gradients_at(
+    ends: Sequence[Tensor], outputs: Sequence[Tensor], seeds: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The gradients that arrive at these leaves, which nobody accumulates; frees the graph."""
+    walk = _Walk(outputs, seeds, False, False, None, accumulate=False)
+    walk.run()
+    return [walk.captured.get(id(end)) for end in ends]
+
+
 def _warn_of_cycle() -> None:
     warnings.warn(
         "Using backward() with create_graph=True will create a reference cycle between the "
@@ -178,6 +188,8 @@ class _Walk:
         self.ready: list[tuple[int, Node]] = []
 
     def run(self) -> None:
+        if watch.capture is not None:
+            watch.capture.enter_graph(self.pending)
         previous = grad_mode.enabled
         grad_mode.enabled = self.create_graph
         try:
@@ -495,7 +507,9 @@ def saved_tensors(node: Node) -> list[Any]:
 @functools.lru_cache(maxsize=256)
 def _zeros_of(layout: Layout) -> Tensor:
     """A stand-in for an input that only unwanted gradients depend on; never computed with."""
-    return view.expand(filled(Layout.of((), layout.dtype), 0), tuple(layout.shape))
+    zero = filled(Layout.of((), layout.dtype), 0)
+    keep_lasting(zero._storage)
+    return view.expand(zero, tuple(layout.shape))
 
 
 def check_version(now: int, then: int, layout: Layout, node: Node, tensor: Tensor | None) -> None:

@@ -33,9 +33,9 @@ INTERNAL = frozenset(
         "__main__",
         "backend",
         "bindings",
+        "capture",
         "cli",
         "compat",
-        "compiler",
         "core",
         "demo",
         "doctor",
@@ -52,6 +52,9 @@ INTERNAL = frozenset(
     }
 )
 
+# PyTorch's names of modules that have another name here.
+OTHER_NAMES = {"compiler": "capture.public"}
+
 
 class TorchFinder(MetaPathFinder):
     """Answers every name below ``torch`` from the package flambeau."""
@@ -67,6 +70,9 @@ class TorchFinder(MetaPathFinder):
             return None
         if rest.partition(".")[0] in INTERNAL:
             # Returning None would let Python find the file and load a second copy of the module.
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+        rest = OTHER_NAMES.get(rest, rest)
+        if rest.startswith("compiler."):
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         name = f"{ROOT}.{rest}" if rest else ROOT
         if name not in sys.modules and importlib.util.find_spec(name) is None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flambeau.backend.allocator import Block, ExternalBlock
 from flambeau.core.device import CPU, device
 from flambeau.engine.runtime import backend
+from flambeau.engine.watch import watch
 
 if TYPE_CHECKING:
     from flambeau.engine.tape import Tape
@@ -53,6 +54,8 @@ class Storage:
         self.slot = -1
         self.version = 0
         self.exports = 0
+        if watch.capture is not None:
+            watch.capture.made(self)
 
     @staticmethod
     def from_owner(owner: Any, address: int, nbytes: int) -> Storage:
@@ -60,6 +63,8 @@ class Storage:
         owner.
         """
         storage = Storage(nbytes)
+        if watch.capture is not None:
+            watch.capture.touched()
         storage.block = ExternalBlock(address, nbytes, owner)
         return storage
 
@@ -77,6 +82,8 @@ class Storage:
 
     def ready(self) -> int:
         """Completes pending work, makes the memory exist and returns its address."""
+        if watch.capture is not None:
+            watch.capture.touched()
         tape = self.tape
         if tape is not None:
             tape.flush()

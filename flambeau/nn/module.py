@@ -44,6 +44,15 @@ _INITIAL_STATE: dict[str, Callable[[], Any]] = {
     "_modules": dict,
 }
 
+
+class Compiling:
+    """How a module is compiled: the layer that can puts its function here."""
+
+    compile_module: Callable[..., None]
+
+
+compiling = Compiling()
+
 _BUG_REPORT = (
     "Reached a code path in Module.{}() that should never be called. "
     "Please file an issue at https://github.com/pytorch/pytorch/issues/new?template=bug-report.yml "
@@ -101,8 +110,15 @@ class Module(ModuleTree, ModuleConversion, ModuleHooks):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if hook_state.installed:
-            return self._call_impl(*args, **kwargs)
+            return self._wrapped_call_impl(*args, **kwargs)
         return self.forward(*args, **kwargs)
+
+    def _wrapped_call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        """The call where any module may be compiled or have hooks."""
+        compiled = self.__dict__.get("_compiled_call_impl")
+        if compiled is not None:
+            return compiled(*args, **kwargs)
+        return self._call_impl(*args, **kwargs)
 
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         """Calls ``forward`` between the hooks of this module and the global ones."""
@@ -118,10 +134,9 @@ class Module(ModuleTree, ModuleConversion, ModuleHooks):
             return HookedCall(self, args, kwargs).run()
         return self.forward(*args, **kwargs)
 
-    _wrapped_call_impl = _call_impl
-
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Accepted for programs that call it: every module is compiled as it runs."""
+        """Compiles calls of this module, in place; takes the arguments of `torch.compile`."""
+        compiling.compile_module(self, *args, **kwargs)
 
     # Attributes -----------------------------------------------------------------------------
 
@@ -402,7 +417,9 @@ class Module(ModuleTree, ModuleConversion, ModuleHooks):
         return f"{self._get_name()}({body})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__.copy()
+        state = self.__dict__.copy()
+        state.pop("_compiled_call_impl", None)
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         own = self.__dict__

@@ -14,6 +14,7 @@ from flambeau.compiler import kernel as k
 from flambeau.compiler import math
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
+from flambeau.engine.watch import host_action, watch
 from flambeau.graph import grad_mode
 from flambeau.ops.conversion import to_dtype
 from flambeau.ops.declare import composite
@@ -290,6 +291,8 @@ def _is_being_written(tensor: Tensor) -> bool:
 def ready_values(tensor: Tensor) -> np.ndarray:
     """The tensor's elements where they lie; runs what is pending only if it would change them."""
     storage, layout = tensor._storage, tensor._layout
+    if watch.capture is not None:
+        watch.capture.touched()
     if _is_being_written(tensor):
         storage.ready()
     size = layout.dtype.itemsize
@@ -299,6 +302,7 @@ def ready_values(tensor: Tensor) -> np.ndarray:
     return np.ndarray(layout.shape, layout.dtype.numpy, memory, layout.offset * size, strides)
 
 
+@host_action
 def _check_range(target: Tensor, classes: int, ignore_index: int) -> None:
     """Classes out of range are an error at the call, as in PyTorch."""
     if not target.numel():

@@ -7,7 +7,7 @@ from flambeau.core.layout import Layout
 from flambeau.ops.creation import filled
 from flambeau.ops.declare import composite
 from flambeau.ops.indexing import index_put, index_tensor, scatter_add
-from flambeau.ops.scatter import bounds, scatter_rows, take, walk_layout
+from flambeau.ops.scatter import check_range, scatter_rows, take, walk_layout
 from flambeau.ops.view import contiguous, expand, reshape, unsqueeze
 
 
@@ -27,9 +27,7 @@ def embedding(weight, indices, padding_idx, scale_grad_by_freq, sparse):
             "arguments "
             "for embedding)"
         )
-    found = bounds(indices)
-    if found is not None and (found[0] < 0 or found[1] >= weight.shape[0]):
-        raise IndexError("index out of range in self")
+    check_range(indices, weight.shape[0], IndexError, "index out of range in self")
     layout = weight._layout
     shape = (*indices.shape, layout.shape[1])
     walk = walk_layout(layout, shape, [0] * indices.ndim + [layout.strides[1]])

@@ -18,6 +18,7 @@ from flambeau.ops.destination import check_writable, expand_shape
 from flambeau.ops.scatter import (
     bounds,
     check_indices,
+    check_range,
     coordinate,
     offsets_of,
     scatter_rows,
@@ -408,10 +409,8 @@ def index_select(self, dim, index):
             f"index_select(): Index to scalar can have only 1 value, got {index.numel()} value(s)"
         )
     dim = wrap_dim(dim, self.ndim)
-    found = bounds(index)
     size = self.shape[dim] if self.ndim else 1
-    if found is not None and (found[0] < 0 or found[1] >= size):
-        raise IndexError("index out of range in self")
+    check_range(index, size, IndexError, "index out of range in self")
     if self.ndim == 0:
         return copy(self)
     flat = reshape(index, (index.numel(),))
@@ -449,11 +448,9 @@ def _check_gather(name: str, self: Tensor, dim: int, index: Tensor, what: str) -
                 f"Size does not match at dimension {d} expected index {list(index.shape)} to be no "
                 f"larger than self {list(self.shape)} apart from dimension {dim}"
             )
-    found = bounds(index)
     size = self.shape[dim] if self.ndim else 1
-    if found is not None and (found[0] < 0 or found[1] >= size):
-        wrong = found[0] if found[0] < 0 else found[1]
-        raise RuntimeError(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
+    message = f"index {{wrong}} is out of bounds for dimension {dim} with size {size}"
+    check_range(index, size, RuntimeError, message)
 
 
 @gather.derivative

@@ -15,6 +15,7 @@ from flambeau.compiler import math
 from flambeau.core import dtype as types
 from flambeau.core.dtype import promote_types
 from flambeau.core.layout import broadcast_shapes
+from flambeau.engine.watch import host_action
 from flambeau.graph import grad_mode
 from flambeau.ops.classification_loss import (
     MEAN,
@@ -287,9 +288,14 @@ def binary_cross_entropy(self, target, weight, reduction):
         raise RuntimeError(f"Found dtype {target.dtype.title} but expected {self.dtype.title}")
     _check_floating("binary_cross_entropy", self)
     (within,) = _IS_PROBABILITY((self,), tuple(range(self.ndim)))
+    _check_probabilities(within)
+    return _binary_cross_entropy.record([self, target, weight, reduction])
+
+
+@host_action
+def _check_probabilities(within):
     if not ready_values(within).all():
         raise RuntimeError("all elements of input should be between 0 and 1")
-    return _binary_cross_entropy.record([self, target, weight, reduction])
 
 
 def _log_sigmoid(x):

@@ -16,6 +16,7 @@ from flambeau.engine import generator as draws
 from flambeau.engine.generator import Generator
 from flambeau.engine.random_bounds import random_bounds
 from flambeau.engine.storage import Storage
+from flambeau.engine.watch import host_action
 from flambeau.graph import no_grad
 from flambeau.ops import call as path
 from flambeau.ops.creation import (
@@ -59,6 +60,7 @@ _HISTORIES = {
 }
 
 
+@host_action
 def _draw(
     tensor: Tensor, fill: Fill, generator: Generator | None, arguments: Sequence[Any]
 ) -> None:
@@ -84,6 +86,7 @@ def _draw(
         storage.version += 1
 
 
+@host_action
 def _fresh(
     shape: Any, kind: dtype, fill: Fill, generator: Generator | None, *arguments: Any
 ) -> Tensor:

@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 from flambeau.engine.flush import flush
+from flambeau.engine.watch import watch
 from flambeau.graph import enable_grad
 from flambeau.tensor import Tensor
 from flambeau.utils.hooks import RemovableHandle
@@ -175,6 +176,10 @@ class Optimizer:
         @functools.wraps(step)
         def hooked_step(*args: Any, **kwargs: Any) -> Any:
             self = args[0]
+            capture = watch.capture
+            if capture is not None:
+                # Rates, counters and hooks are Python's: replays of a captured function call it.
+                return capture.act_on(self, hooked_step, args, kwargs)
             if self._opt_called is False:
                 self._opt_called = True
             if self._has_step_hooks() and not self._in_step_hooks:

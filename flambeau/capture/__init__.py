@@ -1,0 +1,1 @@
+"""Compiled functions: captured behind guards and replayed without running their Python code."""

@@ -1,0 +1,285 @@
+"""What one captured run did, ready to be done again: segments, host actions and effects, in order.
+
+Storages and new tensors of a replay stand in its *environment*, a list; everything here names them
+by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+from flambeau.core.layout import Layout
+from flambeau.engine.segment import Environment, NotRepeatable, Segment
+from flambeau.engine.storage import Storage
+from flambeau.engine.tape import thread
+from flambeau.tensor import Tensor
+
+# Values that a replay may hand on as they are: nobody can change them.
+PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), slice, range)
+PLAIN_NAMES = ("dtype", "device", "Layout", "Size", "layout", "memory_format", "Generator")
+
+
+def is_plain(value: Any) -> bool:
+    """Whether the value means the same whenever it is handed on."""
+    kind = type(value)
+    if kind is FunctionType:
+        return value.__module__.startswith("flambeau") and value.__closure__ is None
+    if kind in PLAIN or isinstance(value, type):
+        return True
+    return kind.__module__.startswith("flambeau") and kind.__name__ in PLAIN_NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tensor over the environment's storage at ``position``."""
+
+    position: int
+    layout: Layout
+
+    def make(self, environment: Environment) -> Tensor:
+        return Tensor._from_storage(environment[self.position], self.layout)
+
+
+@dataclass(frozen=True, slots=True)
+class Sequenced:
+    """A list or tuple of templates."""
+
+    kind: type
+    items: tuple[Any, ...]
+
+
+def template(value: Any, part: Callable[[Tensor], Any]) -> Any:
+    """An argument with its tensors replaced by what ``part`` says of them."""
+    if isinstance(value, Tensor):
+        return part(value)
+    if type(value) in (list, tuple):
+        items = tuple(template(item, part) for item in value)
+        if type(value) is tuple and all(map(_is_constant, items)):
+            return value
+        return Sequenced(type(value), items)
+    if is_plain(value):
+        return value
+    raise NotRepeatable(f"hands a {type(value).__name__} to an operation")
+
+
+def _is_constant(value: Any) -> bool:
+    return not isinstance(value, Part | Sequenced)
+
+
+def filled_in(value: Any, environment: Environment) -> Any:
+    """The argument that a template stands for."""
+    if isinstance(value, Part):
+        return value.make(environment)
+    if isinstance(value, Sequenced):
+        return value.kind(filled_in(item, environment) for item in value.items)
+    return value
+
+
+class HostAction:
+    """A routine to be called again; ``result`` is where the storage of its result goes, or -1."""
+
+    __slots__ = ("args", "function", "kwargs", "result")
+
+    def __init__(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], result: int
+    ) -> None:
+        self.function = function
+        self.args = tuple(args)
+        self.kwargs = kwargs
+        self.result = result
+
+    def positions(self) -> set[int]:
+        found: set[int] = set()
+        _collect(self.args, found)
+        _collect(tuple(self.kwargs.values()), found)
+        return found
+
+    def run(self, environment: Environment) -> None:
+        result = self.function(
+            *[filled_in(value, environment) for value in self.args],
+            **{name: filled_in(value, environment) for name, value in self.kwargs.items()},
+        )
+        if self.result >= 0:
+            environment[self.result] = result._storage
+
+
+def _collect(values: Sequence[Any], found: set[int]) -> None:
+    for value in values:
+        if isinstance(value, Part):
+            found.add(value.position)
+        elif isinstance(value, Sequenced):
+            _collect(value.items, found)
+
+
+class ObjectAction:
+    """A method of an object that Python state belongs to: it runs as it is (``optimizer.step``)."""
+
+    __slots__ = ("args", "function")
+
+    def __init__(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        self.function = function
+        self.args = tuple(args)
+
+    def positions(self) -> set[int]:
+        return set()
+
+    def run(self, environment: Environment) -> None:
+        self.function(*self.args)
+
+
+class Flush:
+    """Here the run was made to compute what was pending."""
+
+    __slots__ = ()
+
+    def positions(self) -> set[int]:
+        return set()
+
+    def run(self, environment: Environment) -> None:
+        thread.tape.flush()
+
+
+class Effects:
+    """Changes of tensors that no call shows: versions of storages, and ``grad``.
+
+    ``grads`` pairs a tensor (or the number of an input) with a `Part`, a tensor or None.
+    """
+
+    __slots__ = ("grads", "versions")
+
+    def __init__(
+        self, versions: Sequence[tuple[int, int]], grads: Sequence[tuple[Tensor | int, Any]]
+    ) -> None:
+        self.versions = tuple(versions)
+        self.grads = tuple(grads)
+
+    def positions(self) -> set[int]:
+        return {k for k, _ in self.versions} | {
+            value.position for _, value in self.grads if isinstance(value, Part)
+        }
+
+    def apply(self, environment: Environment, inputs: Sequence[Tensor]) -> None:
+        for k, increase in self.versions:
+            environment[k].version += increase
+        for target, value in self.grads:
+            tensor = inputs[target] if isinstance(target, int) else target
+            tensor._grad = value.make(environment) if isinstance(value, Part) else value
+
+
+Event = Segment | HostAction | ObjectAction | Flush | Effects
+
+
+class Recording:
+    """A captured run from one place of the tape on.
+
+    ``storages`` is the environment's first state: constants, and None where a replay fills in:
+    ``inputs`` from its input tensors, ``grads`` from tensors' gradients, ``made`` with new memory.
+    ``grad_layouts`` says for tensors whose gradients take part whether they have one.
+    ``same`` lists inputs that must share a storage with another input or be over a constant one.
+    """
+
+    def __init__(
+        self,
+        storages: Sequence[Storage | None],
+        inputs: Sequence[tuple[int, int]],
+        grads: Sequence[tuple[int, Tensor | int]],
+        made: Sequence[tuple[int, int, Any]],
+        same: Sequence[tuple[int, int]],
+        events: Sequence[Event],
+        versions: Sequence[tuple[int, int]],
+        grad_layouts: Sequence[tuple[Tensor | int, Layout | None]],
+    ) -> None:
+        self.storages = list(storages)
+        self.inputs = tuple(inputs)
+        self.grads = tuple(grads)
+        self.grad_layouts = tuple(grad_layouts)
+        self.made = tuple(made)
+        self.same = tuple(same)
+        self.events = tuple(events)
+        self.versions = tuple(versions)
+        segments = [event for event in events if isinstance(event, Segment)]
+        self.opening = segments[0] if segments else None
+        self.calls = sum(segment.calls for segment in segments)
+        # Nearly always a replay is one segment and nothing else.
+        self.outside = set().union(*(s.positions() for s in segments)) if segments else set()
+        alone = len(self.events) == 1 and isinstance(self.events[0], Segment)
+        self.alone: Segment | None = self.opening if alone else None
+
+    @property
+    def starts_empty(self) -> bool:
+        """Whether nothing was pending at the start."""
+        return self.opening is None or self.opening.start.parent is None
+
+    def grads_hold(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether the same tensors have gradients, laid out alike."""
+        for target, layout in self.grad_layouts:
+            grad = (inputs[target] if isinstance(target, int) else target)._grad
+            if layout is None:
+                if grad is not None:
+                    return False
+            elif grad is None or grad._layout is not layout or grad._requires_grad:
+                return False
+        return True
+
+    def replay(self, inputs: Sequence[Tensor]) -> Environment | None:
+        """Does it again; None, with nothing done, where tape or inputs do not fit."""
+        environment: Any = self.storages.copy()
+        for k, number in self.inputs:
+            environment[k] = inputs[number]._storage
+        for k, nbytes, where in self.made:
+            environment[k] = Storage(nbytes, where)
+        tape = thread.tape
+        alone = self.alone
+        if alone is not None and not self.same and not self.grads:
+            if self.calls >= tape.remaining or not alone.put(tape, environment):
+                return None
+        else:
+            for k, target in self.grads:
+                owner = inputs[target] if isinstance(target, int) else target
+                environment[k] = owner._grad._storage  # type: ignore[union-attr]
+            if not self._can_start(tape, environment, inputs):
+                return None
+            self._run(tape, environment, inputs)
+        for k, version in self.versions:
+            environment[k].version = version
+        return environment
+
+    def _can_start(self, tape: Any, environment: Environment, inputs: Sequence[Tensor]) -> bool:
+        for number, k in self.same:
+            if inputs[number]._storage is not environment[k]:
+                return False
+        if self.calls >= tape.remaining and tape.slots:
+            return False
+        for k in self.outside:
+            storage = environment[k]
+            if storage is not None and storage.is_exported():
+                return False
+        return self.opening is None or self.opening.fits(tape, environment)
+
+    def _run(self, tape: Any, environment: Environment, inputs: Sequence[Tensor]) -> None:
+        for event in self.events:
+            if isinstance(event, Segment):
+                if not event.put(tape, environment):
+                    raise AssertionError(f"a replay lost its place before {event!r}")
+            elif isinstance(event, Effects):
+                event.apply(environment, inputs)
+            else:
+                event.run(environment)
+
+    def needed(self) -> set[int]:
+        """The positions that events ask for."""
+        found: set[int] = set()
+        for event in self.events:
+            found |= event.positions()
+        return found
+
+    def keep_only(self, needed: set[int]) -> None:
+        """Lets go of fresh storages that neither events nor ``needed`` name."""
+        needed = needed | self.needed()
+        for event in self.events:
+            if isinstance(event, Segment):
+                event.keep_only(needed)
+        self.versions = tuple((k, v) for k, v in self.versions if k in needed)
