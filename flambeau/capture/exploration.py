@@ -21,6 +21,7 @@ from flambeau.capture.guards import Guards
 from flambeau.capture.observation import Observation, is_trusted
 from flambeau.capture.recording import is_plain
 from flambeau.engine.segment import NotRepeatable
+from flambeau.nn.hook_registry import global_hooks, hook_state
 from flambeau.nn.module import Module
 from flambeau.optim.optimizer import Optimizer
 from flambeau.tensor import Tensor
@@ -35,6 +36,10 @@ _LEAVES = (
     types.UnionType, re.Pattern, enum.Enum,
 )  # fmt: skip
 _OWN_LEAVES = ("Operator", "Generator", "finfo", "iinfo", "Config")
+_HOOK_TABLES = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+    "_compiled_call_impl",
+)  # fmt: skip
 _MODULE_TABLES = ("_parameters", "_buffers", "_modules")
 
 
@@ -61,6 +66,8 @@ class Explorer:
             module = sys.modules.get(name)
             if module is not None:
                 self._waiting.append((module, name))
+        if hook_state.installed:
+            self._waiting += [(table, name) for name, table in vars(global_hooks).items()]
         while self._waiting:
             self._visit(*self._waiting.pop())
             if self.guards.size > MAX_VARIABLES:
@@ -191,6 +198,11 @@ class Explorer:
             if table in state:
                 self.guards.watch_keys(state, [table])
                 self._dict(state[table], where)
+        if hook_state.installed:
+            for table in _HOOK_TABLES:
+                if table in state:
+                    self.guards.watch_keys(state, [table])
+                    self._follow(state[table], where)
         names = self._named(state)
         present = [n for n in state if n in names and n not in _MODULE_TABLES]
         self._values_of(state, present, where)

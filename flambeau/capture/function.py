@@ -25,7 +25,6 @@ from flambeau.capture.signature import Signature
 from flambeau.core.config import config
 from flambeau.engine.segment import NotRepeatable
 from flambeau.engine.tape import thread
-from flambeau.engine.turns import turns
 from flambeau.engine.watch import watch
 from flambeau.tensor import Tensor
 
@@ -128,7 +127,7 @@ class CompiledFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.gave_up or watch.capture is not None or sys.getprofile() is not None:
             return self.function(*args, **kwargs)
-        if turns.several or self.forced_eager or config.window < MIN_WINDOW:
+        if self.forced_eager or config.window < MIN_WINDOW:
             return self.function(*args, **kwargs)
         signature = Signature(args, kwargs)
         inputs = signature.inputs

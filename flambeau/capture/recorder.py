@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from flambeau.capture.recording import (
@@ -158,7 +159,11 @@ class Recorder:
         self.refuse("reads a value of a tensor (or its address)")
 
     def _flushing(self, tape: Tape, plan: Any) -> None:
-        if tape is self.tape and self.listening:
+        if tape is not self.tape or not self.listening:
+            return
+        if get_ident() != tape.owner:
+            self.refuse("works on tensors that another thread asks for")
+        else:
             self.cut()
             self.place = Place(None)
             self.events.append(Flush())

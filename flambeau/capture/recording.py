@@ -15,6 +15,7 @@ from flambeau.core.layout import Layout
 from flambeau.engine.segment import Environment, NotRepeatable, Segment
 from flambeau.engine.storage import Storage
 from flambeau.engine.tape import thread
+from flambeau.engine.turns import turns
 from flambeau.tensor import Tensor
 
 # Values that a replay may hand on as they are: nobody can change them.
@@ -203,9 +204,10 @@ class Recording:
         segments = [event for event in events if isinstance(event, Segment)]
         self.opening = segments[0] if segments else None
         self.calls = sum(segment.calls for segment in segments)
-        # Nearly always a replay is one segment and nothing else.
         self.outside = set().union(*(s.positions() for s in segments)) if segments else set()
-        alone = len(self.events) == 1 and isinstance(self.events[0], Segment)
+        # Nearly always a replay is one segment, and effects perhaps.
+        alone = bool(self.events) and self.events[0] is self.opening
+        alone = alone and all(isinstance(event, Effects) for event in self.events[1:])
         self.alone: Segment | None = self.opening if alone else None
 
     @property
@@ -233,24 +235,32 @@ class Recording:
             environment[k] = Storage(nbytes, where)
         tape = thread.tape
         alone = self.alone
-        if alone is not None and not self.same and not self.grads:
+        for k, target in self.grads:
+            owner = inputs[target] if isinstance(target, int) else target
+            environment[k] = owner._grad._storage  # type: ignore[union-attr]
+        for number, k in self.same:
+            if inputs[number]._storage is not environment[k]:
+                return None
+        if alone is not None:
             if self.calls >= tape.remaining or not alone.put(tape, environment):
                 return None
+            for event in self.events[1:]:
+                event.apply(environment, inputs)  # type: ignore[union-attr]
+        elif turns.several:
+            # Nobody else may run what is pending between two segments.
+            with turns.run_lock:
+                if not self._can_start(tape, environment):
+                    return None
+                self._run(tape, environment, inputs)
+        elif not self._can_start(tape, environment):
+            return None
         else:
-            for k, target in self.grads:
-                owner = inputs[target] if isinstance(target, int) else target
-                environment[k] = owner._grad._storage  # type: ignore[union-attr]
-            if not self._can_start(tape, environment, inputs):
-                return None
             self._run(tape, environment, inputs)
         for k, version in self.versions:
             environment[k].version = version
         return environment
 
-    def _can_start(self, tape: Any, environment: Environment, inputs: Sequence[Tensor]) -> bool:
-        for number, k in self.same:
-            if inputs[number]._storage is not environment[k]:
-                return False
+    def _can_start(self, tape: Any, environment: Environment) -> bool:
         if self.calls >= tape.remaining and tape.slots:
             return False
         for k in self.outside:

@@ -17,7 +17,7 @@ from flambeau.core.device import device
 from flambeau.engine.call import Call
 from flambeau.engine.storage import Storage
 from flambeau.engine.tape import Tape
-from flambeau.engine.turns import IDLE, RECORDING
+from flambeau.engine.turns import IDLE, RECORDING, turns
 
 Environment = list[Storage]
 _new_object = object.__new__
@@ -96,22 +96,43 @@ class Segment:
 
     def put(self, tape: Tape, environment: Environment) -> bool:
         """Records the calls; False, with nothing done, where tape or storages do not fit."""
+        if turns.several:
+            self._free_from_others(tape, environment)
+        tape.busy = RECORDING
+        if tape.flushing:
+            tape.wait_turn()
         if tape.cursor is not self.start or len(tape.slots) != self.first:
+            tape.busy = IDLE
             return False
         for k, slot in self.expected:
             storage = environment[k]
             if storage.slot != slot or storage.tape is not tape:
+                tape.busy = IDLE
                 return False
-        tape.busy = RECORDING
-        if tape.flushing:
-            tape.wait_turn()
+        if turns.several:
+            with turns.bind_lock:
+                fitting = self._bind(tape, environment)
+        else:
+            fitting = self._bind(tape, environment)
+        if not fitting:
+            self._take_back(tape)
+            return False
+        tape.cursor = self.end
+        if self.numbers:
+            tape.scalars += self.numbers
+        tape.busy = IDLE
+        tape.remaining -= self.calls
+        if tape.remaining <= 0:
+            tape.flush()
+        return True
+
+    def _bind(self, tape: Tape, environment: Environment) -> bool:
         slots = tape.slots
         slot = self.first
         for k, nbytes, where in self.bindings:
             if nbytes < 0:
                 storage = environment[k]
                 if storage.tape is not None:
-                    self._take_back(tape)
                     return False
                 if storage.exports or storage.is_exported():
                     tape.remaining = 0
@@ -128,19 +149,23 @@ class Segment:
             storage.tape = tape
             slots.append(storage)
             slot += 1
-        tape.cursor = self.end
-        if self.numbers:
-            tape.scalars += self.numbers
-        tape.busy = IDLE
-        tape.remaining -= self.calls
-        if tape.remaining <= 0:
-            tape.flush()
         return True
+
+    def _free_from_others(self, tape: Tape, environment: Environment) -> None:
+        """Runs what other threads have pending on these storages."""
+        for k, nbytes, _ in self.bindings:
+            if nbytes >= 0:
+                continue
+            storage = environment[k]
+            other = storage.tape
+            while other is not None and other is not tape:
+                other.flush()
+                other = storage.tape
 
     def _take_back(self, tape: Tape) -> None:
         for storage in tape.slots[self.first :]:
-            storage.tape = None
             storage.slot = -1
+            storage.tape = None
         del tape.slots[self.first :]
         tape.busy = IDLE
 
