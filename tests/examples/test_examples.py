@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAMS = sorted((ROOT / "examples").glob("*.py"))
 # Of a loss near 1, after 50 steps that each feed the rounding of the one before.
 TOLERANCE = 1e-4
+# `tests.examples.state_after` does the same for any number of steps.
+STEPS = 40
 
 
 def run(program, *arguments, **environment):
@@ -28,6 +30,22 @@ def test_first_50_losses_are_pytorchs(program):
     expected = json.loads(path.read_text())["losses"]
     found = [float(line) for line in run(program, "--losses").split()]
     assert found == pytest.approx(expected, rel=0, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_neither_window_nor_threads_change_a_bit(program):
+    def state(**environment):
+        command = [sys.executable, "-W", "ignore", "-m", "tests.examples.state_after"]
+        command += [str(program), str(STEPS)]
+        environment = {**os.environ, **environment}
+        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    alone = state(FLAMBEAU_WINDOW="1", FLAMBEAU_NUM_THREADS="1")
+    assert alone.startswith(f"{STEPS} steps")
+    for threads in ("1", "3"):
+        assert state(FLAMBEAU_NUM_THREADS=threads) == alone
 
 
 def test_eager_and_deferred_losses_are_the_same_digits():

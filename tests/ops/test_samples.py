@@ -192,10 +192,17 @@ def test_windows_agree_bit_for_bit(op: Operator) -> None:
                 continue
             arguments, named = table.convert(values, build), table.convert(keywords, build)
             floats = [t for t in table.leaves(arguments, torch.Tensor) if t.is_floating_point()]
+            for t in floats:
+                t.requires_grad_("grads" in expected)
             scaled = [t * 1.5 for t in floats]
             outputs = table.leaves(op(*arguments, **named), torch.Tensor)
             doubled = [t * 2 if t.is_floating_point() else t for t in outputs]
-            found += [values_of(t).tobytes() for t in (*scaled, *doubled)]
+            gradients = []
+            if "grads" in expected:
+                total = sum((t * t).sum() for t in doubled if t.requires_grad)
+                gradients = torch.autograd.grad(total, floats, allow_unused=True)
+            results = (*scaled, *doubled, *(g for g in gradients if g is not None))
+            found += [values_of(t).tobytes() for t in results]
         return found
 
     assert run(1) == run(1024)
