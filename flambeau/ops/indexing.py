@@ -413,8 +413,17 @@ def index_select(self, dim, index):
     check_range(index, size, IndexError, "index out of range in self")
     if self.ndim == 0:
         return copy(self)
-    flat = reshape(index, (index.numel(),))
-    return index_tensor(self, (*[None] * dim, flat))
+    return take_slices(self, dim, reshape(index, (index.numel(),)))
+
+
+def take_slices(source: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The slices at a vector of indices that are known to be in range; records no graph."""
+    layout = source._layout
+    shape = (*layout.shape[:dim], index.numel(), *layout.shape[dim + 1 :])
+    strides = [0 if d == dim else stride for d, stride in enumerate(layout.strides)]
+    wide = reshape(index, (index.numel(), *(1,) * (layout.ndim - dim - 1)))
+    walk = walk_layout(layout, shape, strides)
+    return take(source, walk, (wide,), (layout.shape[dim],), (layout.strides[dim],))
 
 
 @composite(

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from flambeau.serialization.checksum import Checksum
+
 ALIGNMENT = 64
 # Copied before it is summed and written, so that the checksum holds even if another thread is
 # changing the tensor meanwhile; small enough to stay in the cache between the two.
@@ -65,6 +67,11 @@ class ArchiveWriter:
         self._with_crc = with_crc
         self._position = 0
         self._records: list[Record] = []
+        self._checksum = Checksum()
+        # Files of Python's own are done with what they are given when ``write`` returns; others
+        # may keep it.
+        reuses = isinstance(stream, io.BufferedWriter | io.FileIO | io.BytesIO)
+        self._buffer = memoryview(bytearray(CHUNK)) if reuses else None
 
     def write_record(self, name: str, data: bytes | memoryview) -> None:
         """Appends one record; `data` is only read, never held."""
@@ -101,11 +108,18 @@ class ArchiveWriter:
     def _write_counted(self, view: memoryview) -> int:
         crc = 0
         for begin in range(0, view.nbytes, CHUNK):
-            chunk = bytes(view[begin : begin + CHUNK])
+            chunk = self._copied(view[begin : begin + CHUNK])
             if self._with_crc:
-                crc = zlib.crc32(chunk, crc)
+                crc = self._checksum.crc32(chunk, crc)
             self._write(chunk)
         return crc
+
+    def _copied(self, part: memoryview) -> bytes | memoryview:
+        if self._buffer is None:
+            return bytes(part)
+        copy = self._buffer[: part.nbytes]
+        copy[:] = part
+        return copy
 
     def _local_header(self, path: bytes, size: int) -> bytes:
         wide = struct.pack("<HHQQ", 1, 16, size, size) if size >= WIDE else b""
@@ -174,6 +188,7 @@ class ArchiveReader:
     def __init__(self, file: Any, start: int = 0) -> None:
         self._file = file
         self._start = start
+        self._checksum = Checksum()
         self.size = file.seek(0, io.SEEK_END) - start
         begin, size, count = self._find_directory()
         self.records = {record.name: record for record in self._read_directory(begin, size, count)}
@@ -229,7 +244,7 @@ class ArchiveReader:
         for start in range(0, target.nbytes, CHUNK):
             chunk = target[start : start + CHUNK]
             read_exactly(self._file, chunk)
-            crc = zlib.crc32(chunk, crc)
+            crc = self._checksum.crc32(chunk, crc)
         return crc
 
     def _inflate_into(self, begin: int, record: Record, target: memoryview) -> int:

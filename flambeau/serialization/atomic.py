@@ -36,7 +36,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             if mode is not None:
                 with contextlib.suppress(OSError):
                     os.fchmod(descriptor, stat.S_IMODE(mode))
-            os.fsync(descriptor)
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from flambeau.interchange import from_numpy
+from flambeau.core.dtype import int64
+from flambeau.interchange import tensor_from_data
+from flambeau.ops.indexing import take_slices
 from flambeau.tensor import Tensor
 from flambeau.utils.data.collate import collate_tensor_fn, default_collate, default_collate_fn_map
 from flambeau.utils.data.dataset import Subset, TensorDataset, add_sample_note, fetch_samples
@@ -94,8 +94,5 @@ def gather_batch(dataset: Any, indices: Sequence[Any]) -> list[Tensor] | None:
         return None
     if any(type(column) is not Tensor or column.requires_grad for column in dataset.tensors):
         return None
-    # An index that is pending already would be flushed to be checked, so each gather has its own.
-    return [
-        column.index_select(0, from_numpy(np.array(indices, np.int64)))
-        for column in dataset.tensors
-    ]
+    index = tensor_from_data(indices, int64)
+    return [take_slices(column, 0, index) for column in dataset.tensors]
