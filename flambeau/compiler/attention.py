@@ -25,6 +25,15 @@ from flambeau.compiler.attention_block import (
     operand_words,
     product_function,
 )
+from flambeau.compiler.attention_few import (
+    CHUNK,
+    FEW,
+    FEW_WORDS,
+    JOIN,
+    JOIN_WORDS,
+    FewKernel,
+    JoinKernel,
+)
 from flambeau.compiler.attention_forward import FORWARD, FORWARD_WORDS, ForwardKernel
 from flambeau.compiler.builder import module
 from flambeau.compiler.gemm import STORED_AS
@@ -38,6 +47,9 @@ from flambeau.core.dtype import dtype
 
 # Columns of a query, key or value that the kernels' scratch memory is good for.
 MOST_COLUMNS = 1024
+
+# Queries that share keys up to which lanes run along columns: a panel would be almost empty.
+FEW_QUERIES = 6
 
 # The tasks that a backward pass should have; more heads than that need no cutting into parts.
 TASKS_WANTED = 16
@@ -123,10 +135,46 @@ def forward_module(stored: str, target: Target) -> KernelModule:
     )
 
 
+def few_module(stored: str, target: Target) -> KernelModule:
+    def source() -> str:
+        kernels = FewKernel(stored, target), JoinKernel(stored, target)
+        functions = [kernel.function() for kernel in kernels]
+        return module(functions, [kernel.builder for kernel in kernels])
+
+    functions = {FEW: FEW_WORDS, JOIN: JOIN_WORDS}
+    return KernelModule(f"attention few {stored} {target.name}", source, functions)
+
+
 def plan_attention(problem: AttentionProblem, target: Target) -> LibraryPlan:
     """``out`` and ``lse`` from ``q k v mask``: operand names."""
-    writer = PlanWriter()
     tile = element_tile(problem.stored, target)
+    whole = problem.dim % tile.lanes == 0 and problem.value_dim % tile.lanes == 0
+    dense = problem.strides["k"][3] == problem.strides["v"][3] == 1
+    if problem.group * problem.queries <= FEW_QUERIES and whole and dense:
+        return _plan_few(problem, target, tile)
+    return _plan_panels(problem, target, tile)
+
+
+def _plan_few(problem: AttentionProblem, target: Target, tile: TileShape) -> LibraryPlan:
+    writer = PlanWriter()
+    rows = problem.batch * problem.heads * problem.queries
+    chunks = ceil_div(problem.keys, CHUNK)
+    columns = problem.value_dim + tile.lanes
+    partial = writer.reserve(rows * chunks * columns * tile.size) if chunks > 1 else 0
+    words = problem.common_words() | problem.result_words("out")
+    words |= {"lse": Pointer("lse"), "heads": problem.heads, "chunks": chunks, "partial": partial}
+    work = COPY_WORK * min(problem.keys, CHUNK) * (problem.dim + problem.value_dim)
+    kernels = few_module(problem.stored, target)
+    writer.add(kernels.step(FEW, words, rows * chunks, _grain(work)))
+    if chunks > 1:
+        joined = {name: words[name] for name in JOIN_WORDS}
+        work = COPY_WORK * chunks * problem.value_dim
+        writer.add(kernels.step(JOIN, joined, rows, _grain(work)))
+    return writer.finish()
+
+
+def _plan_panels(problem: AttentionProblem, target: Target, tile: TileShape) -> LibraryPlan:
+    writer = PlanWriter()
     blocks = ceil_div(problem.queries, tile.columns)
     words = problem.common_words() | problem.result_words("out")
     words |= {"lse": Pointer("lse"), "heads": problem.heads, "query_blocks": blocks}

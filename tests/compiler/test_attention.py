@@ -10,6 +10,7 @@ import pytest
 from flambeau.compiler.attention import (
     AttentionProblem,
     backward_module,
+    few_module,
     forward_module,
     plan_attention,
     plan_attention_backward,
@@ -27,6 +28,8 @@ SIZES = {
     "many keys": (1, 2, 1, 7, 300, 64, 64),
     "many queries": (1, 1, 1, 170, 20, 16, 16),
     "many heads": (3, 8, 1, 35, 35, 16, 16),
+    "one query": (2, 4, 2, 1, 70, 16, 32),
+    "few queries": (1, 4, 2, 3, 1100, 32, 80),
 }
 TOLERANCE = {float16: 2e-3, float32: 1e-5, float64: 1e-12}
 
@@ -134,6 +137,19 @@ def test_results_and_gradients(kind: dtype, causal: bool, masked: bool, target: 
             assert (array == again[what]).all(), f"{name}: {what} depends on the cut"
 
 
+def test_few_queries_take_a_pass_over_memory() -> None:
+    target = possible_targets()[0]
+    names = {}
+    for name, sizes in SIZES.items():
+        operands = operands_of(sizes, float32, False)
+        operands["out"] = operands["grad"]
+        plan = plan_attention(problem_of(sizes, float32, False, operands), target)
+        names[name] = [step.function for step in plan.steps]
+    assert names["one query"] == ["attention_few"]
+    assert names["few queries"] == ["attention_few", "attention_join"]
+    assert names["tiny"] == names["odd"] == ["attention_forward"]
+
+
 def test_any_strides_are_read_in_place() -> None:
     """Heads beside each other within a row, and columns that are not dense."""
     target = possible_targets()[0]
@@ -168,7 +184,7 @@ def test_sizes_and_strides_are_not_in_the_module_key() -> None:
     assert len(keys) == 1
 
 
-@pytest.mark.parametrize("module", [forward_module, backward_module])
+@pytest.mark.parametrize("module", [forward_module, few_module, backward_module])
 def test_code_for_neon(module) -> None:
     target = describe_host("aarch64", frozenset({"fp", "asimd", "atomics"}), None)
     assert emit_object(module("float", target).source(), target)
