@@ -43,6 +43,9 @@ class Operand(NamedTuple):
     kept: bool = False
 
 
+_EFFECTS = frozenset({"store", "accumulate"})
+
+
 class Instruction(NamedTuple):
     """``%n = operation(arguments) : dtype``; ``attribute`` is an operand, a number or a name."""
 
@@ -62,6 +65,10 @@ class Kernel:
 
     ``split`` marks a reduction whose longest loop is cut into chunks: it stores one partial result
     per chunk, and a second kernel combines them.
+
+    A ``banded`` one accumulates: ``accumulate`` adds a value per element to an operand that stands
+    still along the last kept loop, whose first iteration starts it at zero.  That loop is run
+    within a task, and ends early in the last one.
     """
 
     reduced: tuple[bool, ...]
@@ -70,6 +77,7 @@ class Kernel:
     instructions: tuple[Instruction, ...]
     split: bool = False
     buffered: bool = False
+    banded: bool = False
 
     @property
     def rank(self) -> int:
@@ -79,6 +87,16 @@ class Kernel:
     def tiled(self) -> bool:
         """Whether the two innermost loops are walked in tiles."""
         return any(o.inner == TRANSPOSED for o in self.operands)
+
+    @property
+    def cut(self) -> bool:
+        """Whether one loop's extent is given twice: as that of a chunk, and in all."""
+        return self.split or self.banded
+
+    @property
+    def marks(self) -> list[str]:
+        flags = {"split": self.split, "buffered": self.buffered, "banded": self.banded}
+        return [name for name, value in flags.items() if value]
 
     @functools.cached_property
     def key(self) -> str:
@@ -91,7 +109,7 @@ class Kernel:
         lines = "\n".join(
             f"{i.operation} {i.arguments} {i.dtype.name} {i.attribute!r}" for i in self.instructions
         )
-        marks = f"{'/split' if self.split else ''}{'/buffered' if self.buffered else ''}"
+        marks = "".join(f"/{mark}" for mark in self.marks)
         return f"{loops}{marks}\n{operands}\n{scalars}\n{lines}"
 
     @functools.cached_property
@@ -105,16 +123,16 @@ class Kernel:
 
     def __repr__(self) -> str:
         loops = " ".join(f"{'reduce' if r else 'for'} i{k}" for k, r in enumerate(self.reduced))
-        marks = f"{' split' if self.split else ''}{' buffered' if self.buffered else ''}"
-        lines = [f"kernel [{loops}]{marks}"]
+        lines = [" ".join([f"kernel [{loops}]", *self.marks])]
         for k, operand in enumerate(self.operands):
             stride = ("broadcast", "unit", "strided", "transposed")[operand.inner]
             kept = " once per result" if operand.kept else ""
             lines.append(f"  @{k}: {operand.dtype.name} {operand.kind} {stride}{kept}")
         for k, i in enumerate(self.instructions):
             arguments = ", ".join(f"%{a}" for a in i.arguments)
-            if i.operation == "store":
-                lines.append(f"  @{i.attribute} = {arguments}")
+            if i.operation in _EFFECTS:
+                sign = "=" if i.operation == "store" else "+="
+                lines.append(f"  @{i.attribute} {sign} {arguments}")
                 continue
             mark = "@" if i.operation in ("load", "gather") else ""
             attribute = "" if i.attribute is None else f" {mark}{i.attribute}"
@@ -301,13 +319,18 @@ class Tracer:
         result = types.int64 if combine in ("argmax", "argmin") else value.dtype
         return self.add("reduce", (value, *more), result, combine)
 
-    def finish(self, reduced: tuple[bool, ...], split: bool = False) -> Kernel:
+    def accumulate(self, operand: int, value: Value) -> None:
+        """Adds to an operand of a banded kernel."""
+        assert value.dtype is self.operands[operand].dtype
+        self.add("accumulate", (value,), value.dtype, operand)
+
+    def finish(
+        self, reduced: tuple[bool, ...], split: bool = False, banded: bool = False
+    ) -> Kernel:
         return Kernel(
-            reduced, tuple(self.operands), tuple(self.scalars), tuple(self.instructions), split
-        )
-
-
-_EFFECTS = frozenset({"store"})
+            reduced, tuple(self.operands), tuple(self.scalars), tuple(self.instructions), split,
+            banded=banded,
+        )  # fmt: skip
 
 
 # -- functions of values (math.py builds on these) ---------------------------------------------

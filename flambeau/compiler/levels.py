@@ -28,6 +28,8 @@ _COSTLY = 6
 _COSTS = {"div": 4, "sqrt": 4, "rem": 20, "rare": 8, "repeat": 20, "gather": 8, "load": 0}
 _HELD_TYPES = (types.float16, types.bfloat16, types.float32, types.float64, types.int32)
 
+_EFFECTS = ("store", "accumulate")
+
 UNIFORM, ROW, ELEMENT = 0, 1, 2
 
 
@@ -103,7 +105,7 @@ def _places(kernel: Kernel) -> tuple[list[int], list[int]]:
             level, stage = ROW, stage + 1
         elif i.operation == "gather":
             level = max(level, ROW if reducing else ELEMENT)
-        elif i.operation in ("load", "store"):
+        elif i.operation in ("load", *_EFFECTS):
             assert isinstance(i.attribute, int)
             kept = kernel.operands[i.attribute].kept
             assert not (kept and level == ELEMENT), "a value per element stored once per result"
@@ -122,7 +124,7 @@ def _roots(
     for k, i in enumerate(kernel.instructions):
         if i.operation == "reduce":
             count = max(count, stages[k])
-        elif i.operation == "store" and levels[k] == ELEMENT:
+        elif i.operation in _EFFECTS and levels[k] == ELEMENT:
             count = max(count, stages[k] + 1)
         elif i.operation == "load":
             loaded.add(i.attribute)
@@ -132,7 +134,7 @@ def _roots(
             targets, reductions = roots[stages[k] - 1]
             targets += [a for a in i.arguments if levels[a] == ELEMENT]
             reductions.append(k)
-        elif i.operation == "store" and levels[k] == ELEMENT:
+        elif i.operation in _EFFECTS and levels[k] == ELEMENT:
             # Later stages may load the same memory again: it is written by the last one.
             roots[-1 if i.attribute in loaded else stages[k]][0].append(k)
     return roots
@@ -150,7 +152,7 @@ def _held(
     for s, (targets, _) in enumerate(roots):
         for k in closure(kernel, targets, known):
             i = kernel.instructions[k]
-            if stages[k] == s or i.operation == "store":
+            if stages[k] == s or i.operation in _EFFECTS:
                 asked.update(a for a in i.arguments if levels[a] == ELEMENT and stages[a] < s)
     held: list[int] = []
     cost: dict[int, int] = {}

@@ -58,12 +58,12 @@ class ArgumentMap:
 
     @property
     def total_extent(self) -> int:
-        """A split reduction's full extent of the loop that its chunks cut."""
+        """The full extent of the loop that chunks or bands cut."""
         return self.scalar(len(self.kernel.scalars))
 
     @property
     def words(self) -> int:
-        return self.total_extent + (1 if self.kernel.split else 0)
+        return self.total_extent + (1 if self.kernel.cut else 0)
 
 
 def width_of(kernel: Kernel, target: Target) -> int:
@@ -82,6 +82,7 @@ class CpuSchedule:
         self.levels = levels_of(kernel)
         self.slopes = inner_slopes(kernel)
         self.contiguous: tuple[int, ...] = (UNIT,)
+        self.starts_band: Var | None = None
         self.uniform: dict[int, Var] = {}
         self.splats: dict[int, Var] = {}
         b = self.b
@@ -289,8 +290,21 @@ class CpuSchedule:
                 assert isinstance(i.attribute, int)
                 value = known[i.arguments[0]]
                 self.store(i.attribute, value, offsets[i.attribute], inner, mask, width)
+            elif i.operation == "accumulate":
+                self._accumulate(i, known[i.arguments[0]], offsets, inner, mask, width)
             else:
                 known[k] = self._instruction(i, known, width)
+
+    def _accumulate(
+        self, i: Instruction, value: Var, offsets: Sequence[Var], inner: Var, mask: Var | None,
+        width: int,
+    ) -> None:  # fmt: skip
+        b, k = self.b, i.attribute
+        assert isinstance(k, int) and self.starts_band is not None
+        so_far = self.load(k, offsets[k], inner, mask, width)
+        zero = emit.identity(b, "sum", i.dtype, value.type)
+        total = emit.combine(b, "sum", i.dtype, b.select(self.starts_band, zero, so_far), value)
+        self.store(k, total, offsets[k], inner, mask, width)
 
     def elements(
         self, instructions: Sequence[int], offsets: Sequence[Var], inner: Var, mask: Var | None,
@@ -347,7 +361,7 @@ def task_count(kernel: Kernel, extents: Sequence[int]) -> int:
         return _product(extents if kernel.rank == 1 else extents[:-1])
     kept = [n for n, reduced in zip(extents, kernel.reduced, strict=True) if not reduced]
     if kernel.reduced[-1]:
-        return _product(kept)
+        return _product(kept[:-1] if kernel.banded else kept)
     blocks = -(-kept[-1] // COLUMN_BLOCK)
     return _product(kept[:-1]) * blocks
 

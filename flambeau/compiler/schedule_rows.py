@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flambeau.compiler import emit
-from flambeau.compiler.builder import BEGIN, END, I64, PTR, Var, vector
+from flambeau.compiler.builder import ARGS, BEGIN, END, I64, PTR, Var, vector
 from flambeau.compiler.levels import ROW_BUFFER, ROW_BUFFER_STEP, Stage
 from flambeau.compiler.schedule_reduction import LOOP_RUN, Accumulators, Reduction, run_count
 
@@ -34,11 +34,28 @@ class RowReduction(Reduction):
         if s.levels.held:
             buffer = b.emit(PTR, f"alloca [{ROW_BUFFER} x i8], align 64")
 
-        def task(number: Var, _: list[Var]) -> None:
-            indices = s.decode(number, self.kept) if self.kept else []
+        def row(indices: Sequence[Var]) -> None:
             _Row(self, s.offsets(self.kept, indices), self.length_of_last(indices), buffer).emit()
 
+        def task(number: Var, _: list[Var]) -> None:
+            if s.kernel.banded:
+                self._band(s.decode(number, self.kept[:-1]), row)
+            else:
+                row(s.decode(number, self.kept) if self.kept else [])
+
         b.loop(BEGIN, END, 1, [], task)
+
+    def _band(self, outer: Sequence[Var], row: Callable[[Sequence[Var]], None]) -> None:
+        """The rows of one band, in order."""
+        s, b = self.s, self.b
+        size = s.extents[self.kept[-1]]
+        left = b.sub(b.argument(ARGS, s.map.total_extent), b.mul(outer[0], size))
+
+        def one(index: Var, _: list[Var]) -> None:
+            s.starts_band = b.compare("eq", index, 0)
+            row([*outer, index])
+
+        b.loop(0, b.min(left, size), 1, [], one)
 
 
 class _Row:

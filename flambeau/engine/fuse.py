@@ -12,6 +12,9 @@ A group ranges over a shape.  What may join it, besides, is decided by `_fit`:
   company;
 * pointwise work over the shape of the reduction's results, which runs once per result.
 
+A group that reduces rows may also add up columns, if there is no more to it than loops over rows
+and over columns: then every stage passes by the elements that another kernel would read again.
+
 What reads reduced values per element needs a second walk over the elements.  *Staged* groups have
 one (see `compiler/levels.py`): those whose rows one task reduces, so that a row is still in the
 cache.
@@ -34,6 +37,7 @@ from flambeau.engine.loops import (
     kept_shapes,
     loop_shape,
     reduced_part,
+    suits_bands,
     walk_of_view,
 )
 
@@ -46,15 +50,15 @@ _MAX_OPERANDS = 28
 class Access:
     """One use of a slot by a group.
 
-    ``walk`` is None for whatever does not follow the loops; ``once`` if it happens once per result
-    of a reduction, ``writes`` if it writes.
+    ``walk`` is None for whatever does not follow the loops.  ``once`` are the reduced dimensions if
+    it happens once per result of a reduction, None if it happens per element.
     """
 
     group: int
     layout: Layout
     writes: bool
     walk: Walk | None
-    once: bool
+    once: tuple[int, ...] | None
 
 
 @dataclass
@@ -76,6 +80,10 @@ class Group:
     dims: tuple[int, ...] = ()
     axes: Axes = ()
     split: bool = False
+    banded: bool = False
+    """Whether a group that reduces rows also adds up columns"""
+    only_sums: bool = True
+    """Whether it holds nothing but sums and work per element"""
     lowered: Lowered | None = None
     epilogue: Group | None = None
     stands_in: View | None = None
@@ -86,12 +94,17 @@ class Group:
         """Whether reduced values can be read per element."""
         return self.reduces and not self.split and is_row(self.axes, self.dims)
 
+    def adds_columns(self, call: Call) -> bool:
+        """Whether a reduction of this group adds up columns while the group reduces rows."""
+        return isinstance(call.work, Reduction) and call.work.dims != self.dims
+
     def parts(self) -> tuple[Group, ...]:
         """The group's own work and its epilogue."""
         return (self,) if self.epilogue is None else (self, self.epilogue)
 
     def become(self, fit: Fit) -> None:
         """Takes over what a reduction that joins asks for."""
+        self.banded = self.banded or (self.reduces and self.dims != fit.dims)
         self.reduces, self.dims = True, fit.dims
         self.axes, self.split = fit.axes, fit.split
 
@@ -168,7 +181,9 @@ def _is_aligned(call: Call, view: View, writes: bool, access: Access, group: Gro
     once = group.runs_once(call)
     if once is None or (writes and isinstance(call.work, Reduction)):
         return False
-    if access.once and access.writes and not once and not group.staged:
+    if access.once is not None and access.once != group.dims:
+        return False
+    if access.once is not None and access.writes and not once and not group.staged:
         return False
     return group.walk(view, call) == access.walk
 
@@ -188,7 +203,9 @@ def _fit(call: Call, group: Group) -> Fit | None:
     if not group.reduces:
         return Fit()
     axes = cut_axes(group.axes, group.dims, group.shape, [w for _, w in walks])
-    return None if axes is None else Fit(group.dims, axes, group.split)
+    if axes is None or (group.banded and axes != group.axes):
+        return None
+    return Fit(group.dims, axes, group.split)
 
 
 def _fit_reduction(call: Call, work: Reduction, group: Group) -> Fit | None:
@@ -197,10 +214,11 @@ def _fit_reduction(call: Call, work: Reduction, group: Group) -> Fit | None:
     if len(walks) > _MAX_OPERANDS:
         return None
     axes = own.axes
+    if group.reduces and group.dims != own.dims:
+        return _fit_columns(own, work, group, [w for _, w in walks])
     if group.reduces:
         same = (
-            group.dims == own.dims
-            and group.split == own.split
+            group.split == own.split
             and reduced_part(group.axes, group.dims) == reduced_part(axes, own.dims)
             and is_row(group.axes, group.dims) == is_row(axes, own.dims)
         )
@@ -208,7 +226,30 @@ def _fit_reduction(call: Call, work: Reduction, group: Group) -> Fit | None:
             return None
         axes = group.axes
     cut = cut_axes(axes, own.dims, group.shape, [w for _, w in walks])
-    return None if cut is None else Fit(own.dims, cut, own.split)
+    if cut is None or (group.banded and cut != group.axes):
+        return None
+    return Fit(own.dims, cut, own.split)
+
+
+def _fit_columns(own: Fit, work: Reduction, group: Group, walks: Sequence[Walk]) -> Fit | None:
+    """What becomes of a group that reduces rows with a sum of columns, or the other way round."""
+    rows, columns = Fit(group.dims, group.axes, group.split), own
+    if not is_row(rows.axes, rows.dims):
+        rows, columns = own, rows
+        if not group.only_sums:
+            return None
+    elif set(work.combine) != {"sum"}:
+        return None
+    fits = (
+        not rows.split
+        and len(rows.axes) == 2
+        and is_row(rows.axes, rows.dims)
+        and not is_row(columns.axes, columns.dims)
+        and reduced_part(columns.axes, columns.dims) == rows.axes[:1]
+        and cut_axes(rows.axes, rows.dims, group.shape, walks) == rows.axes
+        and suits_bands(rows.axes, group.shape)
+    )
+    return Fit(rows.dims, rows.axes) if fits else None
 
 
 def _reduction_fit(call: Call, work: Reduction) -> Fit:
@@ -242,10 +283,16 @@ def _join(k: int, call: Call, at: int, group: Group, accesses: dict[int, list[Ac
     group.calls.append(k)
     group.reads.update(dict.fromkeys(call.reads))
     group.writes.update(dict.fromkeys(call.writes))
-    once = not group.library and bool(group.runs_once(call))
+    once = None
     if not group.library:
         group.walks.update(_walks(call, group))
+        once = group.dims if group.runs_once(call) else None
+    if isinstance(call.work, Reduction):
+        group.banded = group.banded or group.adds_columns(call)
+        group.only_sums = group.only_sums and set(call.work.combine) == {"sum"}
+    elif once is not None:
+        group.only_sums = False
     for view, writes in _uses(call):
         walk = None if group.library else group.walk(view, call)
-        finished = once or (writes and isinstance(call.work, Reduction))
-        accesses.setdefault(view.slot, []).append(Access(at, view.layout, writes, walk, finished))
+        mine = call.work.dims if writes and isinstance(call.work, Reduction) else once
+        accesses.setdefault(view.slot, []).append(Access(at, view.layout, writes, walk, mine))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from flambeau.compiler.schedule_columns import COLUMN_BLOCK, MAX_ROWS
+from flambeau.compiler.schedule_reduction import LOOP_RUN
 from flambeau.compiler.schedule_rows import MAX_CHUNKS, ROW_CHUNK
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, broadcast_strides
@@ -25,6 +26,10 @@ _FEW_ROWS = 8
 _FEW_BLOCKS = 16
 _MANY_CHUNKS = 2
 _MANY_ROWS = 512
+# Elements that one thread does as fast as several.
+_LITTLE_WORK = 65536
+# Columns whose sums stay in the second-level cache beside the rows.
+_BAND_COLUMNS = 16384
 
 
 class Walk(NamedTuple):
@@ -198,9 +203,18 @@ def is_split(axes: Axes, dims: Sequence[int], shape: Sequence[int]) -> bool:
     return tasks < _FEW_BLOCKS and reduced[-1] >= _MANY_ROWS
 
 
+def suits_bands(axes: Axes, shape: Sequence[int]) -> bool:
+    """Whether rows may be reduced band by band while columns are added up: enough bands for all
+    threads (or too little work to share), columns that stay in the cache.
+    """
+    rows, columns = extents_of(axes, shape)
+    enough = rows >= _FEW_ROWS * LOOP_RUN or rows * columns <= _LITTLE_WORK
+    return enough and 1 < columns <= _BAND_COLUMNS
+
+
 def walk_of_view(view: View, call: Call, shape: tuple[int, ...], dims: tuple[int, ...]) -> Walk:
     """The walk of a call's operand in loops over ``shape`` (see `walk_of`)."""
-    own = loop_shape(call)
-    if isinstance(call.work, Reduction) and view in call.writes:
-        own = view.layout.shape
-    return walk_of(view.layout, own, shape, dims)
+    if not isinstance(call.work, Reduction):
+        return walk_of(view.layout, loop_shape(call), shape, dims)
+    own = view.layout.shape if view in call.writes else shape
+    return walk_of(view.layout, own, shape, call.work.dims)

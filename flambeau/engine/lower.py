@@ -14,13 +14,14 @@ from flambeau.compiler.kernel_step import WORKSPACE, Pointer
 from flambeau.compiler.target import Target
 from flambeau.engine.call import Call, Library
 from flambeau.engine.fuse import Group
-from flambeau.engine.trace import Nest, Partial, trace, trace_epilogue
+from flambeau.engine.nest import Nest, Partial
+from flambeau.engine.trace import trace, trace_epilogue
 
 # Elements that are worth a thread's while: below this the hand-over costs more than it saves.
 _GRAIN = 16384
 
 # Instructions that use an operand's address.
-_TOUCHES = frozenset({"load", "gather", "store"})
+_TOUCHES = frozenset({"load", "gather", "store", "accumulate"})
 
 
 @dataclass(frozen=True)
