@@ -67,8 +67,8 @@ class Kernel:
     per chunk, and a second kernel combines them.
 
     A ``banded`` one accumulates: ``accumulate`` adds a value per element to an operand that stands
-    still along the last kept loop, whose first iteration starts it at zero.  That loop is run
-    within a task, and ends early in the last one.
+    still along the last kept loop, before which it is set to zero.  That loop is run within a task,
+    and ends early in the last one.
     """
 
     reduced: tuple[bool, ...]

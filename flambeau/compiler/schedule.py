@@ -82,7 +82,6 @@ class CpuSchedule:
         self.levels = levels_of(kernel)
         self.slopes = inner_slopes(kernel)
         self.contiguous: tuple[int, ...] = (UNIT,)
-        self.starts_band: Var | None = None
         self.uniform: dict[int, Var] = {}
         self.splats: dict[int, Var] = {}
         b = self.b
@@ -300,10 +299,9 @@ class CpuSchedule:
         width: int,
     ) -> None:  # fmt: skip
         b, k = self.b, i.attribute
-        assert isinstance(k, int) and self.starts_band is not None
+        assert isinstance(k, int)
         so_far = self.load(k, offsets[k], inner, mask, width)
-        zero = emit.identity(b, "sum", i.dtype, value.type)
-        total = emit.combine(b, "sum", i.dtype, b.select(self.starts_band, zero, so_far), value)
+        total = emit.combine(b, "sum", i.dtype, so_far, value)
         self.store(k, total, offsets[k], inner, mask, width)
 
     def elements(
@@ -331,21 +329,26 @@ class CpuSchedule:
         self.b.loop(BEGIN, END, 1, [], row)
 
     def inner_loop(self, offsets: Sequence[Var], start: Var, stop: Var) -> None:
-        b, width = self.b, self.width
+        """All instructions for elements of the innermost loop."""
         instructions = self.levels.stages[0].instructions
+        self.vectors(
+            start,
+            stop,
+            lambda index, mask: self.elements(instructions, offsets, index, mask, self.width),
+        )
 
-        def body(index: Var, _: list[Var]) -> None:
-            self.elements(instructions, offsets, index, None, width)
+    def vectors(self, start: Var, stop: Var, body: Callable[[Var, Var | None], object]) -> None:
+        """``body(index, mask)`` for whole vectors without a mask, then once with one."""
+        b, width = self.b, self.width
+        index, _ = b.loop(start, stop, width, [], lambda index, _: void(body(index, None)))
+        if width > 1:
+            # A branch: as a second loop its addresses would be counted on in the first one.
+            left = b.sub(stop, index)
+            b.if_(b.compare("sgt", left, 0), lambda: void(body(index, b.mask(left, width))))
 
-        index, _ = b.loop(start, stop, width, [], body)
-        if width == 1:
-            return
 
-        def tail(index: Var, _: list[Var]) -> None:
-            mask = b.mask(b.sub(stop, index), width)
-            self.elements(instructions, offsets, index, mask, width)
-
-        b.loop(index, b.add(stop, width - 1), width, [], tail)
+def void(_: object) -> None:
+    """Nothing: a body's value that is not wanted."""
 
 
 def source(kernel: Kernel, target: Target) -> str:

@@ -127,14 +127,7 @@ class ColumnReduction(Reduction):
 
     def _every_column(self, body: AtColumn) -> None:
         """The same with a mask for the last vector where it is not whole."""
-        b, width = self.b, self.s.width
-        column, _ = b.loop(0, self.count, width, [], lambda column, _: body(column, None))
-        if width > 1:
-
-            def tail(column: Var, _: list[Var]) -> None:
-                body(column, b.mask(b.sub(self.count, column), width))
-
-            b.loop(column, b.add(self.count, width - 1), width, [], tail)
+        self.s.vectors(self.b.constant(0), self.count, body)
 
     def _in_runs(self, length: Var, number: int, body: Callable[[Var, Var], None]) -> None:
         """``body(first, stop)`` for runs of rows; it adds to the next set, which goes to this."""

@@ -8,10 +8,12 @@ added in order.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from flambeau.compiler import emit
 from flambeau.compiler.builder import ARGS, BEGIN, END, I64, PTR, Var, vector
+from flambeau.compiler.kernel import UNIT
 from flambeau.compiler.levels import ROW_BUFFER, ROW_BUFFER_STEP, Stage
 from flambeau.compiler.schedule_reduction import LOOP_RUN, Accumulators, Reduction, run_count
 
@@ -51,11 +53,25 @@ class RowReduction(Reduction):
         size = s.extents[self.kept[-1]]
         left = b.sub(b.argument(ARGS, s.map.total_extent), b.mul(outer[0], size))
 
+        self._clear_accumulated(outer)
+
         def one(index: Var, _: list[Var]) -> None:
-            s.starts_band = b.compare("eq", index, 0)
             row([*outer, index])
 
         b.loop(0, b.min(left, size), 1, [], one)
+
+    def _clear_accumulated(self, outer: Sequence[Var]) -> None:
+        """Sets what the band adds up to zero."""
+        s = self.s
+        offsets = s.offsets(self.kept[:-1], outer)
+        for i in s.kernel.instructions:
+            if i.operation == "accumulate":
+                assert isinstance(i.attribute, int)
+                zero = emit.identity(self.b, "sum", i.dtype, emit.register_type(i.dtype, s.width))
+                store = functools.partial(s.store, i.attribute, zero, offsets[i.attribute])
+                s.vectors(
+                    self.b.constant(0), s.extents[-1], functools.partial(store, width=s.width)
+                )
 
 
 class _Row:
@@ -65,10 +81,15 @@ class _Row:
         self, reduction: RowReduction, offsets: Sequence[Var], length: Var, buffer: Var | None
     ) -> None:
         self.s, self.b = reduction.s, reduction.b
-        self.loops = reduction.loops
+        self.loops, self.kept = reduction.loops, reduction.kept
         self.offsets = offsets
         self.length = length
         self.values = self.s.uniform_values(1)
+        stages = self.s.levels.stages
+        self.asks_ahead = _asks_ahead(stages)
+        used = [self.s.kernel.instructions[k] for stage in stages for k in stage.instructions]
+        self.loads = {i.attribute for i in used if i.operation == "load"}
+        self.stores = {i.attribute for i in used if i.operation == "store"}
         self.splats: dict[int, Var] = {}
         self.buffers: dict[int, Var] = {}
         if buffer is not None:
@@ -122,11 +143,24 @@ class _Row:
                 element = self._held_type(k)
                 address = b.gep(element, self.buffers[k], index)
                 known[k] = b.load(vector(element, width), address, 4)
+        if stage is self.asks_ahead:
+            self._prefetch(index)
         s.perform(stage.instructions, known, offsets, index, mask, width)
         for k in stage.holds:
             # Lanes past the end of the row are written too: the buffer is rounded up.
             b.store(known[k], b.gep(self._held_type(k), self.buffers[k], index), 4)
         return known
+
+    def _prefetch(self, index: Var) -> None:
+        """Asks for the next row: otherwise memory would rest while later stages compute."""
+        s, b = self.s, self.b
+        if not self.kept or len(self.loops) != 1:
+            return
+        for k, operand in enumerate(s.kernel.operands):
+            if k in self.loads | self.stores and operand.inner == UNIT:
+                ahead = b.add(b.add(self.offsets[k], s.strides[k][self.kept[-1]]), index)
+                address = b.gep(operand.dtype.llvm, s.pointers[k], ahead)
+                b.prefetch(address, write=k in self.stores)
 
     # -- stages --------------------------------------------------------------------------------
 
@@ -136,7 +170,7 @@ class _Row:
         self._nested_walk(stage, self.loops[:-1], self.offsets)
 
     def _nested_walk(self, stage: Stage, loops: Sequence[int], offsets: Sequence[Var]) -> None:
-        b, width = self.b, self.s.width
+        b = self.b
         if loops:
 
             def body(index: Var, _: list[Var]) -> None:
@@ -145,17 +179,11 @@ class _Row:
             b.loop(0, self.s.extents[loops[0]], 1, [], body)
             return
 
-        def element(index: Var, _: list[Var]) -> None:
-            self._elements(stage, offsets, index, None)
-
-        index, _ = b.loop(0, self.length, width, [], element)
-        if width == 1:
-            return
-
-        def tail(index: Var, _: list[Var]) -> None:
-            self._elements(stage, offsets, index, b.mask(b.sub(self.length, index), width))
-
-        b.loop(index, b.add(self.length, width - 1), width, [], tail)
+        self.s.vectors(
+            self.b.constant(0),
+            self.length,
+            lambda index, mask: self._elements(stage, offsets, index, mask),
+        )
 
     def _reduce(self, stage: Stage) -> None:
         """A stage that ends with reduced values."""
@@ -172,6 +200,15 @@ class _Row:
         chunks = run_count(b, self.length, ROW_CHUNK)
         _, totals = b.loop(0, chunks, 1, accumulators.identities(1), chunk)
         self.values.update(accumulators.results(totals))
+
+
+def _asks_ahead(stages: Sequence[Stage]) -> Stage | None:
+    """The stage in which memory would rest most: the last one, but for a much longer one."""
+    if len(stages) == 1:
+        return None
+    longest = max(stages[1:], key=lambda stage: len(stage.instructions))
+    last = stages[-1]
+    return longest if len(longest.instructions) > 2 * len(last.instructions) else last
 
 
 class _Chunk:

@@ -28,7 +28,7 @@ LOG_EXP_SUM = FusedReduction(
     "log_exp_sum", "sum", lambda x, top: math.exp(x - top), math.log, results=computed_like_first
 )
 _SOFTMAX = FusedPointwise(
-    "softmax", lambda x, top, total: math.exp(x - top) / total, contiguous=True
+    "softmax", lambda x, top, total: math.exp(x - top) * (1.0 / total), contiguous=True
 )
 _LOG_SOFTMAX = FusedPointwise(
     "log_softmax", lambda x, top, log_total: x - top - log_total, contiguous=True
