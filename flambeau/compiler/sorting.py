@@ -22,6 +22,8 @@ from flambeau.compiler.builder import (
     module,
 )
 from flambeau.compiler.kernel_step import WORKSPACE, KernelStep, Pointer
+from flambeau.compiler.selection import Selection
+from flambeau.compiler.sort_digits import DIGITS, POSITION, Digits
 from flambeau.core import dtype as types
 from flambeau.core.dtype import dtype
 
@@ -31,7 +33,6 @@ _SHORT = 32
 # sorted.
 _NARROWED = 256
 _WANTED = 8
-_DIGITS = 256
 # Rows are dealt to at most so many tasks, each with a workspace of its own.
 _MAX_TASKS = 32
 
@@ -41,10 +42,9 @@ _INFINITY_BITS = {
     types.float32: 0x7F800000,
     types.float64: 0x7FF0000000000000,
 }
-POSITION = "i32"
 
 
-class _Sort:
+class Sort:
     """Writes one sort kernel.
 
     Words: source, values, indices, workspace, its bytes per task, rows, tasks, length, stride,
@@ -57,6 +57,7 @@ class _Sort:
         self.bits = dtype.itemsize * 8
         self.key = f"i{self.bits}"
         self.b = b = Builder()
+        self.digits = Digits(b, self.key, dtype.itemsize)
         self.source, self.values = b.argument(ARGS, 0, PTR), b.argument(ARGS, 1, PTR)
         self.indices, self.workspace = b.argument(ARGS, 2, PTR), b.argument(ARGS, 3, PTR)
         self.task_bytes, self.rows, self.tasks = (b.argument(ARGS, k) for k in range(4, 7))
@@ -71,8 +72,8 @@ class _Sort:
         b = self.b
         start = b.div(b.mul(number, self.rows), self.tasks)
         stop = b.div(b.mul(b.add(number, 1), self.rows), self.tasks)
-        self.counts = b.gep("i8", self.workspace, b.mul(number, self.task_bytes))
-        keys = b.gep(I64, self.counts, _DIGITS)
+        self.digits.counters = b.gep("i8", self.workspace, b.mul(number, self.task_bytes))
+        keys = b.gep(I64, self.digits.counters, DIGITS)
         bytes_of_keys = b.mul(self.length, self.dtype.itemsize)
         other_keys = b.gep("i8", keys, bytes_of_keys)
         positions = self._aligned(b.gep("i8", other_keys, bytes_of_keys))
@@ -90,14 +91,24 @@ class _Sort:
         b = self.b
         block, within = b.div(row, self.stride), b.rem(row, self.stride)
         base = b.add(b.mul(block, b.mul(self.stride, self.length)), within)
-        self._load_keys(base, buffers)
         few = b.compare("sle", b.mul(self.count, _WANTED), self.length)
         few = b.and_(few, b.compare("sgt", self.length, _NARROWED))
-        # Wanted are the first places, or a single one.
-        few = b.and_(few, b.or_(b.compare("eq", self.first, 0), b.compare("eq", self.count, 1)))
-        kept, first = b.if_else(
-            few, lambda: self._narrowed(buffers), lambda: [self.length, self.first]
-        )
+        first_ones = b.compare("eq", self.first, 0)
+        side_by_side = b.compare("eq", self.stride, 1)
+
+        def selected() -> list[Var]:
+            return [Selection(self, *buffers[:2]).emit(base), self.first]
+
+        def loaded() -> list[Var]:
+            self._load_keys(base, buffers)
+            # Wanted are the first places, or a single one.
+            narrow = b.and_(few, b.or_(first_ones, b.compare("eq", self.count, 1)))
+            return b.if_else(
+                narrow, lambda: self._narrowed(buffers), lambda: [self.length, self.first]
+            )
+
+        selects = b.and_(b.and_(few, first_ones), side_by_side)
+        kept, first = b.if_else(selects, selected, loaded)
         short = b.compare("sle", kept, _SHORT)
         (positions,) = b.if_else(
             short, lambda: self._insertion(buffers, kept), lambda: self._radix(buffers, kept)
@@ -114,13 +125,13 @@ class _Sort:
 
         def element(i: Var, _: list[Var]) -> None:
             address = b.gep(self.key, self.source, b.add(base, b.mul(i, self.stride)))
-            key = self._key(b.load(self.key, address, size))
+            key = self.key_of(b.load(self.key, address, size))
             b.store(key, b.gep(self.key, keys, i), size)
             b.store(b.convert("trunc", i, POSITION), b.gep(POSITION, positions, i), 4)
 
         b.loop(0, self.length, 1, [], element)
 
-    def _key(self, bits: Var) -> Var:
+    def key_of(self, bits: Var) -> Var:
         """An unsigned number that orders as the element does."""
         b = self.b
         sign = -(1 << (self.bits - 1))
@@ -148,27 +159,13 @@ class _Sort:
         kept, place = self.length, b.sub(b.add(self.first, self.count), 1)
         bound: Var | None = None
         for shift in range(self.bits - 8, max(self.bits - 24, -8), -8):
-            self._count_digits(buffers[0], shift, kept, bound)
-            digit, before = self._digit_of_place(place)
+            self.digits.count(buffers[0], shift, kept, bound)
+            digit, before = self.digits.of_place(place)
             bound = digit if bound is None else b.or_(b.shl(bound, 8), digit)
             kept = self._keep(buffers, shift, kept, bound)
             place = b.sub(place, before)
         # A single place lies in its digit's bucket alone; the first ones start at 0.
         return [kept, b.select(b.compare("eq", self.first, 0), self.first, place)]
-
-    def _digit_of_place(self, place: Var) -> tuple[Var, Var]:
-        """The digit of the key that belongs at ``place``, and how many have a lesser one."""
-        b = self.b
-
-        def step(digit: Var, carried: list[Var]) -> list[Var]:
-            found, before, total = carried
-            after = b.add(total, b.load(I64, self._counter(digit), 8))
-            here = b.and_(b.compare("sle", total, place), b.compare("sgt", after, place))
-            return [b.select(here, digit, found), b.select(here, total, before), after]
-
-        zero = b.constant(0)
-        _, (found, before, _) = b.loop(0, _DIGITS, 1, [zero, zero, zero], step)
-        return found, before
 
     def _keep(self, buffers: list[Var], shift: int, length: Var, bound: Var) -> Var:
         """Drops keys whose leading digits are above ``bound``, or differ where one is wanted."""
@@ -183,15 +180,12 @@ class _Sort:
             position = b.load(POSITION, b.gep(POSITION, positions, i), 4)
             b.store(key, b.gep(self.key, keys, kept), size)
             b.store(position, b.gep(POSITION, positions, kept), 4)
-            leading = self._leading(key, shift)
+            leading = self.digits.leading(key, shift)
             below = b.and_(b.compare("ult", leading, bound), from_start)
             wanted = b.or_(below, b.compare("eq", leading, bound))
             return [b.add(kept, b.convert("zext", wanted, I64))]
 
         return b.loop(0, length, 1, [b.constant(0)], element)[1][0]
-
-    def _leading(self, key: Var, shift: int) -> Var:
-        return self.b.convert("zext", self.b.lshr(key, shift) if shift else key, I64)
 
     # -- short rows ----------------------------------------------------------------------------
 
@@ -247,9 +241,9 @@ class _Sort:
         """Orders by one digit, from the first pair of buffers into the second; swaps them."""
         b = self.b
         keys, positions, other_keys, other_positions = state
-        self._count_digits(keys, shift, length)
-        first = self._digit(b.load(self.key, keys, self.dtype.itemsize), shift)
-        same = b.load(I64, b.gep(I64, self.counts, first), 8)
+        self.digits.count(keys, shift, length)
+        first = self.digits.digit(b.load(self.key, keys, self.dtype.itemsize), shift)
+        same = b.load(I64, b.gep(I64, self.digits.counters, first), 8)
 
         def distribute() -> list[Var]:
             self._distribute(state, shift, length)
@@ -257,48 +251,23 @@ class _Sort:
 
         return b.if_else(b.compare("eq", same, length), lambda: state, distribute)
 
-    def _digit(self, key: Var, shift: int) -> Var:
-        b = self.b
-        digit = b.lshr(key, shift) if shift else key
-        digit = b.and_(digit, _DIGITS - 1) if self.bits > 8 else digit
-        return b.convert("zext", digit, I64)
-
-    def _count_digits(self, keys: Var, shift: int, length: Var, bound: Var | None = None) -> None:
-        """How often each digit occurs; with ``bound`` among keys with these digits before it."""
-        b = self.b
-        b.loop(0, _DIGITS, 1, [], lambda d, _: b.store(b.constant(0), self._counter(d), 8))
-
-        def count(i: Var, _: list[Var]) -> None:
-            key = b.load(self.key, b.gep(self.key, keys, i), self.dtype.itemsize)
-            counter = self._counter(self._digit(key, shift))
-            one = b.constant(1)
-            if bound is not None:
-                counts = b.compare("eq", self._leading(key, shift + 8), bound)
-                one = b.convert("zext", counts, I64)
-            b.store(b.add(b.load(I64, counter, 8), one), counter, 8)
-
-        b.loop(0, length, 1, [], count)
-
-    def _counter(self, digit: Var) -> Var:
-        return self.b.gep(I64, self.counts, digit)
-
     def _distribute(self, state: list[Var], shift: int, length: Var) -> None:
         b = self.b
         keys, positions, other_keys, other_positions = state
         size = self.dtype.itemsize
 
         def to_starts(digit: Var, carried: list[Var]) -> list[Var]:
-            counter = self._counter(digit)
+            counter = self.digits.counter(digit)
             count = b.load(I64, counter, 8)
             b.store(carried[0], counter, 8)
             return [b.add(carried[0], count)]
 
-        b.loop(0, _DIGITS, 1, [b.constant(0)], to_starts)
+        b.loop(0, DIGITS, 1, [b.constant(0)], to_starts)
 
         def move(i: Var, _: list[Var]) -> None:
             key = b.load(self.key, b.gep(self.key, keys, i), size)
             position = b.load(POSITION, b.gep(POSITION, positions, i), 4)
-            counter = self._counter(self._digit(key, shift))
+            counter = self.digits.counter(self.digits.digit(key, shift))
             place = b.load(I64, counter, 8)
             b.store(b.add(place, 1), counter, 8)
             b.store(key, b.gep(self.key, other_keys, place), size)
@@ -332,11 +301,11 @@ def plan_sort(
     Operands ``source``, ``values`` (both ``dtype``) and ``indices`` (int64).
     """
     tasks = min(rows, _MAX_TASKS) if length and count else 0
-    task_bytes = _DIGITS * 8 + 2 * length * (dtype.itemsize + 4) + 64
+    task_bytes = DIGITS * 8 + 2 * length * (dtype.itemsize + 4) + 64
     task_bytes = -(-task_bytes // 64) * 64
     step = KernelStep(
         f"sort {dtype.name}{' descending' * descending}",
-        lambda: _Sort(dtype, descending).text(),
+        lambda: Sort(dtype, descending).text(),
         "sort",
         (
             Pointer("source"), Pointer("values"), Pointer("indices"), Pointer(WORKSPACE),

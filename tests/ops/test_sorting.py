@@ -64,3 +64,25 @@ def test_sorting_a_transposed_tensor_keeps_its_strides():
     found, places = tensor.sort(0)
     assert found.stride() == places.stride() == tensor.stride()
     np.testing.assert_array_equal(found.numpy(), np.sort(tensor.numpy(), 0))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("order", ["rising", "falling", "equal", "random", "few values"])
+def test_topk_of_long_rows_in_any_order(kind, order):
+    count = 20_011
+    numbers = {
+        "rising": np.arange(count) // 90,
+        "falling": np.arange(count)[::-1] // 90,
+        "equal": np.full(count, 7),
+        "random": np.random.default_rng(4).integers(0, 120, count),
+        "few values": np.random.default_rng(5).integers(0, 2, count),
+    }[order]
+    array = np.stack([numbers, np.roll(numbers, 77)]).clip(0, 120).astype(kind)
+    tensor = torch.tensor(array)
+    for k in (1, 5, 300, 2500):
+        for largest in (True, False):
+            found, places = torch.topk(tensor, k, 1, largest)
+            key = -array.astype(np.int64) if largest else array
+            expected = np.argsort(key, axis=1, kind="stable")[:, :k]
+            np.testing.assert_array_equal(places.numpy(), expected)
+            np.testing.assert_array_equal(found.numpy(), np.take_along_axis(array, expected, 1))
