@@ -232,24 +232,34 @@ class Sort:
     # -- long rows -----------------------------------------------------------------------------
 
     def _radix(self, buffers: list[Var], length: Var) -> list[Var]:
+        varying = self._varying(buffers[0], length)
         state = buffers
         for shift in range(0, self.bits, 8):
-            state = self._pass(state, shift, length)
+            state = self._pass(state, shift, length, varying)
         return [state[1]]
 
-    def _pass(self, state: list[Var], shift: int, length: Var) -> list[Var]:
+    def _varying(self, keys: Var, length: Var) -> Var:
+        """The bits that are not the same in all keys."""
+        b, size = self.b, self.dtype.itemsize
+        first = b.load(self.key, keys, size)
+
+        def element(i: Var, carried: list[Var]) -> list[Var]:
+            key = b.load(self.key, b.gep(self.key, keys, i), size)
+            return [b.or_(carried[0], b.xor(key, first))]
+
+        return b.loop(0, length, 1, [b.zero(self.key)], element)[1][0]
+
+    def _pass(self, state: list[Var], shift: int, length: Var, varying: Var) -> list[Var]:
         """Orders by one digit, from the first pair of buffers into the second; swaps them."""
-        b = self.b
         keys, positions, other_keys, other_positions = state
-        self.digits.count(keys, shift, length)
-        first = self.digits.digit(b.load(self.key, keys, self.dtype.itemsize), shift)
-        same = b.load(I64, b.gep(I64, self.digits.counters, first), 8)
 
         def distribute() -> list[Var]:
+            self.digits.count(keys, shift, length)
             self._distribute(state, shift, length)
             return [other_keys, other_positions, keys, positions]
 
-        return b.if_else(b.compare("eq", same, length), lambda: state, distribute)
+        differs = self.b.compare("ne", self.digits.digit(varying, shift), 0)
+        return self.b.if_else(differs, distribute, lambda: state)
 
     def _distribute(self, state: list[Var], shift: int, length: Var) -> None:
         b = self.b
