@@ -474,6 +474,8 @@ from flambeau.ops.view_copies import (
     unsqueeze_copy,
     view_copy,
 )
+from flambeau.ops.volume_convolution import conv3d, conv_transpose3d
+from flambeau.ops.volume_pooling import max_pool3d
 from flambeau.printing import set_printoptions
 from flambeau.random import get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from flambeau.serialization import load, save

@@ -35,6 +35,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     embedding,
     exponential,
     extreme,
+    fractional_pooling,
     indexing,
     joining,
     linear_algebra,
@@ -53,12 +54,15 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     scan,
     scatter_reduce,
     selection,
+    sliding,
     sorting,
     special,
     transposed_convolution,
     trigonometry,
     view,
     view_copies,
+    volume_convolution,
+    volume_pooling,
 )
 from flambeau.ops.call import binary_form, record_inplace, unary_form
 from flambeau.ops.declare import PointwiseOperator, copy_

@@ -13,6 +13,7 @@ from flambeau.nn.parameter import Parameter
 from flambeau.nn.tuples import as_tuple
 from flambeau.ops.convolution import conv1d, conv2d
 from flambeau.ops.creation import empty
+from flambeau.ops.volume_convolution import conv3d
 from flambeau.tensor import Tensor
 
 
@@ -252,3 +253,49 @@ class Conv2d(_ConvNd):
             input = pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = (0, 0)
         return conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+class Conv3d(_ConvNd):
+    """Cross-correlation over ``(N, C_in, D, H, W)`` or ``(C_in, D, H, W)`` with learnt kernels.
+
+    Each spatial size becomes
+    ``(size + 2 padding - dilation (kernel_size - 1) - 1) // stride + 1``.
+    ``padding`` may be ``"same"`` or ``"valid"``; ``groups`` splits the channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int, int],
+        stride: int | tuple[int, int, int] = 1,
+        padding: str | int | tuple[int, int, int] = 0,
+        dilation: int | tuple[int, int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            as_tuple(kernel_size, 3),
+            as_tuple(stride, 3),
+            padding if isinstance(padding, str) else as_tuple(padding, 3),
+            as_tuple(dilation, 3),
+            False,
+            (0, 0, 0),
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input = pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = (0, 0, 0)
+        return conv3d(input, weight, bias, self.stride, padding, self.dilation, self.groups)

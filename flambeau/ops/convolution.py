@@ -202,25 +202,28 @@ def same_padding(weight, stride, dilation) -> tuple[int, ...]:
     return tuple(n for total in totals for n in (total // 2, total - total // 2))
 
 
+def full_padding(dims, input, weight, bias, stride, padding, dilation, groups) -> tuple[int, ...]:
+    """(before, after) per dimension; PyTorch's errors for what does not fit together."""
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise RuntimeError(f"Invalid padding string: '{padding}'")
+        full = same_padding(weight, stride, dilation) if padding == "same" else (0, 0) * dims
+        check_convolution(dims, input, weight, bias, stride, full[1::2], dilation, groups)
+        return full
+    padding = (
+        (padding,) * dims if isinstance(padding, int) else tuple(padding) * (dims // len(padding))
+    )
+    check_convolution(dims, input, weight, bias, stride, padding, dilation, groups)
+    return tuple(n for p in padding for n in (p, p))
+
+
 def _convolve(dims, input, weight, bias, stride, padding, dilation, groups):
     batched = input.ndim == weight.ndim
     if input.ndim == weight.ndim - 1:
         input = unsqueeze(input, 0)
     if weight.ndim != dims + 2:
         check_convolution(dims, input, weight, bias, stride, (), dilation, groups)
-    if isinstance(padding, str):
-        if padding not in ("same", "valid"):
-            raise RuntimeError(f"Invalid padding string: '{padding}'")
-        full = same_padding(weight, stride, dilation) if padding == "same" else (0, 0) * dims
-        check_convolution(dims, input, weight, bias, stride, full[1::2], dilation, groups)
-    else:
-        padding = (
-            (padding,) * dims
-            if isinstance(padding, int)
-            else tuple(padding) * (dims // len(padding))
-        )
-        check_convolution(dims, input, weight, bias, stride, padding, dilation, groups)
-        full = tuple(n for p in padding for n in (p, p))
+    full = full_padding(dims, input, weight, bias, stride, padding, dilation, groups)
     if dims == 1:
         input, weight = unsqueeze(input, 2), unsqueeze(weight, 2)
         stride, dilation, full = (1, *stride), (1, *dilation), (0, 0, *full)

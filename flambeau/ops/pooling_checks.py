@@ -133,9 +133,12 @@ def check_type(name: str, kind: dtype) -> None:
     if kind.is_floating_point:
         return
     adaptive = name.startswith("adaptive")
+    if adaptive and name.endswith("3d"):
+        raise NotImplementedError(f"\"{name}_cpu\" not implemented for '{kind.title}'")
     if kind.category == "integer" and not adaptive and name != "max_pool1d":
         return
-    kernel = {"max_pool1d": "max_pool1d_impl"}.get(name, name.replace("1d", "2d"))
+    kernels = {"max_pool1d": "max_pool1d_impl", "avg_pool3d": "avg_pool3d_out_frame"}
+    kernel = kernels.get(name, name.replace("1d", "2d"))
     raise NotImplementedError(f"\"{kernel}\" not implemented for '{kind.title}'")
 
 
@@ -149,7 +152,8 @@ def check_adaptive(name: str, dims: int, layout: Layout, size: Sequence[int]) ->
             )
         colon = ":" if "max" in name else ""
         raise RuntimeError(
-            f"{name}(): Expected 3D or 4D tensor, but got{colon} {list(layout.shape)}"
+            f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got{colon} "
+            f"{list(layout.shape)}"
         )
     if len(size) != dims:
         raise RuntimeError(_size_text(name, dims, len(size)))
@@ -171,8 +175,8 @@ def _size_text(name: str, dims: int, given: int) -> str:
     if dims == 1:
         return f"{name}() argument 'output_size' should contain one int (got {given})"
     if "max" in name:
-        return f"{name}(): internal error: output_size.size() must be 2"
-    return f"{name}: output_size must be 2"
+        return f"{name}(): internal error: output_size.size() must be {dims}"
+    return f"{name}: output_size must be {dims}"
 
 
 def _negative_text(name: str, layout: Layout, size: Sequence[int]) -> str:
@@ -180,7 +184,88 @@ def _negative_text(name: str, layout: Layout, size: Sequence[int]) -> str:
     if "max" in name:
         shape = [*layout.shape[: layout.ndim - len(size)], *both]
         return f"Trying to create tensor with negative dimension {min(both)}: {shape}"
+    if len(both) == 3:
+        return (
+            f"{name}: elements of output_size must be greater than or equal to 0 but received "
+            f"{{{both[0]}, {both[1]},{both[2]}}}"
+        )
     return (
         "adaptive_avg_pool2d: elements of output_size must be greater than or equal to 0 but "
         f"received {{{both[0]}, {both[1]}}}"
     )
+
+
+# -- three dimensions ------------------------------------------------------------------------------
+
+
+def volume_numbers(name: str, argument: str, numbers: Any) -> tuple[int, ...]:
+    """Three numbers; a single one stands for all."""
+    numbers = (numbers,) if isinstance(numbers, int) else tuple(numbers)
+    if len(numbers) in (1, 3):
+        return numbers * (3 // len(numbers))
+    how = "must either be" if name.startswith("max") else "must be"
+    if argument == "stride":
+        how += " omitted,"
+    if argument == "dilation":
+        how = "must be either"
+    raise RuntimeError(f"{name}: {argument} {how} a single int, or a tuple of three ints")
+
+
+def check_volume_window(
+    name: str,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> None:
+    """The numbers of a window over volumes."""
+    if 0 in stride:
+        raise RuntimeError("stride should not be zero")
+    for numbers, what, names in (
+        (kernel, "kernel size", ("kT", "kH", "kW")),
+        (stride, "stride", ("dT", "dH", "dW")),
+        (dilation, "dilation", ("dilationT", "dilationH", "dilationW")),
+    ):
+        if any(n <= 0 for n in numbers):
+            given = " ".join(f"{axis}: {n}" for axis, n in zip(names, numbers))
+            raise RuntimeError(f"{what} should be greater than zero, but got {given}")
+    for p, k in zip(padding, kernel, strict=True):
+        if p < 0:
+            raise RuntimeError(f"pad must be non-negative, but got pad: {p}")
+        if p > k // 2:
+            raise RuntimeError(
+                "pad should be at most half of effective kernel size, but got "
+                f"pad={p}, kernel_size={k} and dilation=1"
+            )
+
+
+def check_volume(
+    name: str, layout: Layout, kernel: Sequence[int], out: Sequence[int], padding: Sequence[int]
+) -> None:
+    """The input of a window over volumes, whose output is to have ``out`` elements."""
+    if layout.ndim not in (4, 5):
+        raise RuntimeError("non-empty 4D or 5D (batch mode) tensor expected for input")
+    shape = list(layout.shape)
+    for d in range(layout.ndim - 4, layout.ndim):
+        if not shape[d]:
+            function = name
+            if name.startswith("max"):
+                function = "max_pool3d_with_indices_out_cpu_template"
+            raise RuntimeError(
+                f"{function}(): Expected input's non-batch dimensions to have positive length, but "
+                f"input has a shape of {shape} and non-batch dimension {d - layout.ndim + 4} has "
+                "length zero!"
+            )
+    planes, *size = shape[-4:]
+    too_small = any(k > n + 2 * p for k, n, p in zip(kernel, size, padding, strict=True))
+    if name == "avg_pool3d" and too_small:
+        t, h, w = size
+        raise RuntimeError(
+            f"input image (T: {t} H: {h} W: {w}) smaller than kernel size (kT: {kernel[0]} kH: "
+            f"{kernel[1]} kW: {kernel[2]})"
+        )
+    if any(n <= 0 for n in out):
+        raise RuntimeError(
+            f"Given input size: ({'x'.join(map(str, (planes, *size)))}). Calculated output size: "
+            f"({'x'.join(map(str, (planes, *out)))}). Output size is too small"
+        )

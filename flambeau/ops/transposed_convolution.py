@@ -11,11 +11,12 @@ from flambeau.ops.view import contiguous, reshape, squeeze, unsqueeze
 from flambeau.tensor import Tensor, types_name
 
 
-def _spread(numbers: Sequence[int], dims: int) -> tuple[int, ...]:
+def spread(numbers: Sequence[int], dims: int) -> tuple[int, ...]:
+    """One number per dimension; a single one stands for all."""
     return tuple(numbers) * dims if len(numbers) == 1 else tuple(numbers)
 
 
-def _check(
+def check_transposed(
     dims: int,
     input: Tensor,
     weight: Tensor,
@@ -57,11 +58,24 @@ def _check(
         )
     for extra, s, d in zip(output_padding, stride, dilation, strict=True):
         if extra >= s and extra >= d:
-            raise RuntimeError(
-                "output padding must be smaller than either stride or dilation, but got "
+            given = (
                 f"output_padding: {list(output_padding)} dilation: {list(dilation)} stride: "
                 f"{list(stride)}"
             )
+            if dims == 3:
+                given = _by_axis(output_padding, stride, dilation)
+            raise RuntimeError(
+                f"output padding must be smaller than either stride or dilation, but got {given}"
+            )
+
+
+def _by_axis(output_padding: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> str:
+    named = {"output_padding": output_padding, "stride": stride, "dilation": dilation}
+    return " ".join(
+        f"{name}_{axis}: {number}"
+        for name, numbers in named.items()
+        for axis, number in zip(("depth", "height", "width"), numbers)
+    )
 
 
 def _transposed(
@@ -75,9 +89,9 @@ def _transposed(
     groups: int,
     dilation: Sequence[int],
 ) -> Tensor:
-    stride, padding = _spread(stride, dims), _spread(padding, dims)
-    output_padding, dilation = _spread(output_padding, dims), _spread(dilation, dims)
-    _check(dims, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    stride, padding = spread(stride, dims), spread(padding, dims)
+    output_padding, dilation = spread(output_padding, dims), spread(dilation, dims)
+    check_transposed(dims, input, weight, bias, stride, padding, output_padding, groups, dilation)
     batched = input.ndim == dims + 2
     if not batched:
         input = unsqueeze(input, 0)

@@ -75,14 +75,33 @@ from flambeau.nn.functional.margin_loss import (
 from flambeau.nn.functional.padding import pad
 from flambeau.nn.functional.pooling import (
     adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
     adaptive_max_pool1d,
     adaptive_max_pool1d_with_indices,
     adaptive_max_pool2d,
     adaptive_max_pool2d_with_indices,
+    adaptive_max_pool3d,
+    adaptive_max_pool3d_with_indices,
     max_pool1d,
     max_pool1d_with_indices,
     max_pool2d,
     max_pool2d_with_indices,
+    max_pool3d,
+    max_pool3d_with_indices,
+)
+from flambeau.nn.functional.unpooling import (
+    fold,
+    fractional_max_pool2d,
+    fractional_max_pool2d_with_indices,
+    fractional_max_pool3d,
+    fractional_max_pool3d_with_indices,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+    max_unpool1d,
+    max_unpool2d,
+    max_unpool3d,
+    unfold,
 )
 from flambeau.ops.activation import gelu, hardshrink, prelu, softplus, softshrink
 from flambeau.ops.activation import log_sigmoid as logsigmoid
@@ -94,3 +113,5 @@ from flambeau.ops.linear_algebra import cosine_similarity, pairwise_distance
 from flambeau.ops.matmul import linear
 from flambeau.ops.pooling import adaptive_avg_pool1d, avg_pool1d, avg_pool2d
 from flambeau.ops.transposed_convolution import conv_transpose1d, conv_transpose2d
+from flambeau.ops.volume_convolution import conv3d, conv_transpose3d
+from flambeau.ops.volume_pooling import avg_pool3d

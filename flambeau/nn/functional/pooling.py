@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flambeau.ops import pooling as operators
+from flambeau.ops import volume_pooling as volumes
 from flambeau.tensor import Tensor
 
 
@@ -99,6 +100,53 @@ def adaptive_max_pool2d_with_indices(
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """The greatest elements of windows chosen so that the output is ``output_size``."""
     values, indices = adaptive_max_pool2d_with_indices(input, output_size)
+    return (values, indices) if return_indices else values
+
+
+def max_pool3d_with_indices(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The greatest element of each window of ``(N, C, D, H, W)``, and where it is."""
+    stride = [] if stride is None else stride
+    return volumes.max_pool3d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def max_pool3d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The greatest element of each window of ``(N, C, D, H, W)``."""
+    stride = [] if stride is None else stride
+    find = volumes.max_pool3d_with_indices if return_indices else volumes.max_pool3d
+    return find(input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
+    """Averages windows chosen so that the output is ``output_size``; None keeps a size."""
+    return volumes.adaptive_avg_pool3d(input, _complete(output_size, input.size()))
+
+
+def adaptive_max_pool3d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`adaptive_max_pool3d`, and where each greatest element is."""
+    return volumes.adaptive_max_pool3d(input, _complete(output_size, input.size()))
+
+
+def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """The greatest elements of windows chosen so that the output is ``output_size``."""
+    values, indices = adaptive_max_pool3d_with_indices(input, output_size)
     return (values, indices) if return_indices else values
 
 

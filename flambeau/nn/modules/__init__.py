@@ -47,6 +47,10 @@ from flambeau.nn.modules.container import (
 from flambeau.nn.modules.conv import (
     Conv1d,
     Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
 )
 from flambeau.nn.modules.dropout import (
     AlphaDropout,
@@ -59,6 +63,10 @@ from flambeau.nn.modules.dropout import (
 from flambeau.nn.modules.flatten import (
     Flatten,
     Unflatten,
+)
+from flambeau.nn.modules.fold import (
+    Fold,
+    Unfold,
 )
 from flambeau.nn.modules.linear import (
     Bilinear,
@@ -85,15 +93,44 @@ from flambeau.nn.modules.normalization import (
     LayerNorm,
     RMSNorm,
 )
+from flambeau.nn.modules.padding import (
+    CircularPad1d,
+    CircularPad2d,
+    CircularPad3d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ConstantPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReflectionPad3d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ReplicationPad3d,
+    ZeroPad1d,
+    ZeroPad2d,
+    ZeroPad3d,
+)
 from flambeau.nn.modules.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
     AdaptiveMaxPool1d,
     AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
     AvgPool1d,
     AvgPool2d,
+    AvgPool3d,
+    FractionalMaxPool2d,
+    FractionalMaxPool3d,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
     MaxPool1d,
     MaxPool2d,
+    MaxPool3d,
+    MaxUnpool1d,
+    MaxUnpool2d,
+    MaxUnpool3d,
 )
 from flambeau.nn.modules.rnn import (
     GRU,
