@@ -65,9 +65,10 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     volume_pooling,
 )
 from flambeau.ops.call import binary_form, record_inplace, unary_form
-from flambeau.ops.declare import PointwiseOperator, copy_
+from flambeau.ops.declare import CompositeOperator, PointwiseOperator, copy_
 from flambeau.ops.operator import OPERATORS, Operator
 from flambeau.ops.schema import REQUIRED
+from flambeau.ops.view_operator import ViewOperator, alias_form, view_form
 from flambeau.tensor import UNTRACKED, Tensor
 
 _INT64_LIMIT = 1 << 63
@@ -195,6 +196,10 @@ def method_for(op: Operator) -> Callable[..., Any]:
         if len(tensors) == 2 and tensors[1].kind == "Operand" and others_have_defaults:
             op.short, op.short_arity = binary_method(op), 2
             return op.short
+    if isinstance(op, ViewOperator):
+        return view_form(op)
+    if isinstance(op, CompositeOperator) and op.schema.returns == ("Tensor(a)",):
+        return alias_form(op)
     return general_method(op)
 
 
@@ -440,7 +445,7 @@ def _imaginary(self: Tensor) -> Tensor:
     raise RuntimeError("imag is not implemented for tensors with non-complex dtypes.")
 
 
-_reshaped = general_method(view.view)
+_reshaped = view_form(view.view)
 
 
 def _view(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -50,14 +50,16 @@ def _not_loaded(*arguments: Any) -> Any:
 class Above:
     """What nodes need from layers above this one, which put it here when they are loaded.
 
-    ``run_derivative(node, grads)`` evaluates a declared derivative (autograd/engine.py);
+    ``zeros(layout)`` stands for the gradient of an output that has none, ``stand_in(layout)`` for
+    an input that was not saved (autograd/engine.py);
     ``gradients(function, inputs, grads)`` are the gradients of ``function(**inputs)``, by name and
     as graph: the second derivative of an operator whose first is code of its own
     (autograd/engine.py); ``copy_slices(base, layout, node)`` joins a written view's history into
     its base's (ops/view.py).
     """
 
-    run_derivative: Callable[..., Any] = staticmethod(_not_loaded)
+    zeros: Callable[..., Any] = staticmethod(_not_loaded)
+    stand_in: Callable[..., Any] = staticmethod(_not_loaded)
     gradients: Callable[..., Any] = staticmethod(_not_loaded)
     copy_slices: Callable[..., Any] = staticmethod(_not_loaded)
 
@@ -88,12 +90,13 @@ class Node:
     tensor itself, or None; ``numbers`` says which output of the target node is meant (None: all 0).
     ``layouts`` and ``output_layouts`` describe inputs and outputs, ``saved`` what the derivative
     needs (None once freed), ``versions`` the storages' versions at that time, ``arguments`` the
-    operator's other arguments by name.
+    operator's other arguments by name.  ``needs`` are the names of the inputs that have a target,
+    where they were at hand (else None).
     """
 
     __slots__ = (
-        "__weakref__", "arguments", "layouts", "metadata", "numbers", "operator", "output_layouts",
-        "post_hooks", "pre_hooks", "saved", "sequence", "targets", "versions",
+        "__weakref__", "arguments", "layouts", "metadata", "needs", "numbers", "operator",
+        "output_layouts", "post_hooks", "pre_hooks", "saved", "sequence", "targets", "versions",
     )  # fmt: skip
 
     def __init__(
@@ -115,6 +118,7 @@ class Node:
         self.saved = saved
         self.versions = versions
         self.arguments = arguments
+        self.needs: frozenset[str] | None = None
         self.sequence = next_sequence()
         self.pre_hooks: Any = None
         self.post_hooks: Any = None

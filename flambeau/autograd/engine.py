@@ -17,22 +17,15 @@ from typing import Any
 from flambeau.autograd.anomaly import check_results
 from flambeau.core.layout import Layout, is_dense
 from flambeau.engine.storage import Storage
+from flambeau.engine.tape import thread
 from flambeau.engine.watch import keep_lasting, watch
-from flambeau.graph import Node, SavedResult, above, grad_mode
+from flambeau.graph import Node, above, grad_mode
 from flambeau.ops import view
 from flambeau.ops.creation import filled, ones_like
 from flambeau.ops.declare import copy, copy_
-from flambeau.ops.operator import UNNEEDED
 from flambeau.ops.pointwise import add
 from flambeau.ops.reduction import sum_to_shape
 from flambeau.tensor import Tensor
-
-FREED = (
-    "Trying to backward through the graph a second time (or directly access saved tensors after "
-    "they have already been freed). Saved intermediate values of the graph are freed when you call "
-    ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
-    "graph a second time or if you need to access saved tensors after calling backward."
-)
 
 
 def backward(
@@ -185,24 +178,75 @@ class _Walk:
         # Where gradients go at all; None: everywhere.
         self.needed = None if wanted is None else _leading_to(wanted, roots)
         self.pending = _count_edges(roots, self.needed)
+        # Nodes that have all their gradients: a heap, and the one that is before all in it.
         self.ready: list[tuple[int, Node]] = []
+        self.following: Node | None = None
 
     def run(self) -> None:
         if watch.capture is not None:
             watch.capture.enter_graph(self.pending)
-        previous = grad_mode.enabled
-        grad_mode.enabled = self.create_graph
+        tape = thread.tape
+        previous = tape.grad_enabled
+        tape.grad_enabled = self.create_graph
         try:
             for root, number, seed in self.roots:
                 self._deliver(root, number, seed)
             for root in dict.fromkeys(root for root, _, _ in self.roots):
                 if not self.pending[root] and (self.needed is None or root in self.needed):
                     self._complete(root)
-            ready = self.ready
-            while ready:
-                self._run_node(heapq.heappop(ready)[1])
+            self._run_ready()
         finally:
-            grad_mode.enabled = previous
+            tape.grad_enabled = previous
+
+    def _run_ready(self) -> None:
+        # Hot path: once per node of the graph.
+        ready, keep_graph = self.ready, self.keep_graph
+        waiting, pending = self.waiting, self.pending
+        selective = bool(self.captures) or self.checks_nan or self.needed is not None
+        while True:
+            node = self.following
+            if node is not None:
+                self.following = None
+            elif ready:
+                node = heapq.heappop(ready)[1]
+            else:
+                return
+            if selective or node.metadata or node.pre_hooks or node.post_hooks:
+                self._run_node(node)
+                continue
+            grads = waiting.pop(node, None)
+            if grads is None or (grads[0] is None and not _any_given(grads)):
+                results: Sequence[Any] = [None] * len(node.targets)
+            else:
+                results = node.operator.backward(node, grads)
+            if not keep_graph:
+                node.saved = None
+            # A leaf takes a gradient over when nobody else refers to it: these need not any more.
+            grads = None
+            if node.numbers is not None:
+                self._hand_on(node, results)
+                continue
+            # `_hand_on` for the first outputs of nodes, in a walk that leaves nothing out.
+            layouts = node.layouts
+            k = -1
+            for target in node.targets:
+                k += 1
+                if target is None:
+                    continue
+                gradient = results[k]
+                if gradient is not None:
+                    if gradient._layout is not layouts[k]:
+                        gradient = fit_gradient(gradient, layouts[k])
+                    if type(target) is not Node or target in waiting:
+                        self._deliver(target, 0, gradient)
+                    elif len(target.output_layouts) == 1:
+                        waiting[target] = [gradient]
+                    else:
+                        self._deliver(target, 0, gradient)
+                    gradient = None
+                left = pending[target] = pending[target] - 1
+                if not left:
+                    self._complete(target)
 
     def _deliver(self, target: Any, number: int, gradient: Tensor) -> None:
         """Adds a gradient to what the target has."""
@@ -218,12 +262,24 @@ class _Walk:
 
     def _complete(self, target: Any) -> None:
         """The target has all its gradients."""
-        if isinstance(target, Node):
-            heapq.heappush(self.ready, (-target.sequence, target))
-        else:
+        if type(target) is not Node and not isinstance(target, Node):
             self._finish_leaf(target)
+            return
+        following = self.following
+        if following is None:
+            ready = self.ready
+            if not ready or -ready[0][0] < target.sequence:
+                self.following = target
+            else:
+                heapq.heappush(ready, (-target.sequence, target))
+        elif following.sequence < target.sequence:
+            heapq.heappush(self.ready, (-following.sequence, following))
+            self.following = target
+        else:
+            heapq.heappush(self.ready, (-target.sequence, target))
 
     def _run_node(self, node: Node) -> None:
+        """A node with hooks, or in a walk that captures, checks or leaves out something."""
         grads = self.waiting.pop(node, None)
         results: Sequence[Any]
         if grads is None:
@@ -244,7 +300,7 @@ class _Walk:
             results = self._call_post_hooks(node, results, grads)
         if not self.keep_graph:
             node.saved = None
-        # A leaf takes a gradient over when nobody else refers to it: these need not any more.
+        # As above.
         del grads
         self._hand_on(node, results)
 
@@ -256,7 +312,9 @@ class _Walk:
         """Delivers a node's results to where they go."""
         numbers, layouts, pending = node.numbers, node.layouts, self.pending
         needed = self.needed
-        for k, target in enumerate(node.targets):
+        k = -1
+        for target in node.targets:
+            k += 1
             if target is None or (needed is not None and target not in needed):
                 continue
             gradient = results[k]
@@ -359,7 +417,7 @@ def _count_edges(roots: Sequence[Any], needed: set[Any] | None) -> dict[Any, int
                 pending[target] = known + 1
                 continue
             pending[target] = 1
-            if isinstance(target, Node):
+            if type(target) is Node or isinstance(target, Node):
                 stack.append(target)
     return pending
 
@@ -441,92 +499,12 @@ def fit_gradient(gradient: Tensor, layout: Layout | None) -> Tensor:
     return gradient
 
 
-def run_derivative(node: Node, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """An operator's gradients, one per tensor input, by its declared derivative."""
-    op = node.operator
-    rule = op.derivative_rule
-    if rule is None:
-        raise RuntimeError(f"derivative for aten::{op.name} is not implemented")
-    saved = saved_tensors(node) if rule.saves else ()
-    values: list[Any] = []
-    for kind, which in rule.recipe:
-        if kind == "grad":
-            gradient = grads[which]
-            values.append(_zeros_like_output(node, which) if gradient is None else gradient)
-        elif kind == "given":
-            values.append(grads[which])
-        elif kind == "saved":
-            values.append(saved[which])
-        elif kind == "argument":
-            arguments = node.arguments
-            values.append(op.defaults[which] if arguments is None else arguments[which])
-        elif kind == "layout":
-            values.append(node.layouts[which])
-        elif kind == "layouts":
-            values.append(node.layouts)
-        else:
-            pairs = zip(rule.tensor_names, node.targets, strict=False)
-            values.append({name for name, target in pairs if target is not None})
-    found = rule.rule(*values)
-    if rule.list_name is not None:
-        return list(found[rule.list_name])
-    return [found.get(name) for name in rule.tensor_names]
-
-
-def _zeros_like_output(node: Node, number: int) -> Tensor:
-    """What stands for the gradient of an output that has none."""
-    return filled(node.output_layouts[number].contiguous(), 0)
-
-
-def saved_tensors(node: Node) -> list[Any]:
-    """What the node saved, checked: neither freed nor changed since."""
-    saved = node.saved
-    if saved is None:
-        raise RuntimeError(FREED)
-    result = []
-    versions = node.versions
-    for k, value in enumerate(saved):
-        if isinstance(value, Tensor):
-            if value._storage.version != versions[k]:
-                check_version(value._storage.version, versions[k], value._layout, node, value)
-            result.append(value)
-        elif isinstance(value, SavedResult):
-            check_version(value.storage.version, value.version, value.layout, node, None)
-            tensor = Tensor._from_storage(value.storage, value.layout)
-            if value.layout.dtype.is_differentiable:
-                tensor._grad_fn, tensor._output_nr = node, value.output_nr
-                tensor._requires_grad = True
-            result.append(tensor)
-        elif value is UNNEEDED:
-            result.append(_zeros_of(node.layouts[node.operator.derivative_rule.saved_inputs[k]]))
-        else:
-            result.append(value)
-    return result
-
-
 @functools.lru_cache(maxsize=256)
-def _zeros_of(layout: Layout) -> Tensor:
-    """A stand-in for an input that only unwanted gradients depend on; never computed with."""
+def _stand_in(layout: Layout) -> Tensor:
+    """In the place of an input that only unwanted gradients depend on; never computed with."""
     zero = filled(Layout.of((), layout.dtype), 0)
     keep_lasting(zero._storage)
     return view.expand(zero, tuple(layout.shape))
-
-
-def check_version(now: int, then: int, layout: Layout, node: Node, tensor: Tensor | None) -> None:
-    """PyTorch's error where a saved tensor was written in place since."""
-    if now == then:
-        return
-    maker = node if tensor is None else tensor._grad_fn
-    output = 0 if tensor is None else tensor._output_nr
-    made_by = "" if maker is None else maker.name().split("Backward")[0]
-    which = f", which is output {output} of {made_by}," if made_by else ""
-    raise RuntimeError(
-        "one of the variables needed for gradient computation has been modified by an inplace "
-        f"operation: [torch.{layout.dtype.title}Tensor {list(layout.shape)}]{which} is at version "
-        f"{now}; expected version {then} instead. Hint: enable anomaly detection to find the "
-        "operation that failed to compute its gradient, with "
-        "torch.autograd.set_detect_anomaly(True, check_nan=False)."
-    )
 
 
 def tensor_backward(
@@ -570,5 +548,6 @@ def graph_gradients(
     return dict(zip(wanted, found, strict=True))
 
 
-above.run_derivative = run_derivative
+above.zeros = lambda layout: filled(layout.contiguous(), 0)
+above.stand_in = _stand_in
 above.gradients = graph_gradients

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flambeau.autograd.engine import FREED, alias, check_version
+from flambeau.autograd.engine import alias
 from flambeau.graph import Node, SavedResult, grad_mode, no_grad
 from flambeau.ops import view
 from flambeau.ops.call import check_inplace, rebase
 from flambeau.ops.creation import filled
+from flambeau.ops.derivative import FREED, check_version
 from flambeau.tensor import Tensor
 
 

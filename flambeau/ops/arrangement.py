@@ -12,7 +12,6 @@ from flambeau.ops.comparison import logical_xor
 from flambeau.ops.conversion import clone
 from flambeau.ops.creation import arange, filled, zeros
 from flambeau.ops.declare import composite, copy_
-from flambeau.ops.declare import view as declare_view
 from flambeau.ops.indexing import gather
 from flambeau.ops.joining import cat, split, stack
 from flambeau.ops.pointwise import sub, where
@@ -28,6 +27,7 @@ from flambeau.ops.view import (
     transpose,
     unsqueeze,
 )
+from flambeau.ops.view_operator import view as declare_view
 from flambeau.tensor import Tensor, wrap_dim
 
 # -- broadcasting ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from flambeau.engine.storage import Storage
 from flambeau.engine.tape import Tape, thread
 from flambeau.engine.turns import IDLE, RECORDING
 from flambeau.graph import Node, SavedResult, above, next_sequence
-from flambeau.ops.operator import UNNEEDED
+from flambeau.ops.derivative import UNNEEDED
 from flambeau.tensor import UNTRACKED, Tensor
 
 # Slot numbers of operands that are not tensors: absent, or a Python number passed at run time.
@@ -453,8 +453,21 @@ def _attach_pair(
             )
         else:
             saved, versions = _save(rule, (a, b), (result,), (target_a, target_b))
-    numbers = [number_a, number_b] if number_a or number_b else None
-    node = _fresh_node(op, call, (target_a, target_b), numbers, saved, versions)
+    # `_fresh_node`, written out.
+    node: Node = _new_object(Node)
+    node.operator = op
+    node.targets = (target_a, target_b)
+    node.numbers = [number_a, number_b] if number_a or number_b else None
+    node.layouts = call.layouts
+    node.output_layouts = call.outputs
+    node.saved = saved
+    node.versions = versions
+    node.arguments = None
+    node.needs = None if rule is None else rule.known_needs.get(needs_a + 2 * needs_b)
+    node.sequence = next_sequence()
+    node.pre_hooks = None
+    node.post_hooks = None
+    node.metadata = None
     if call.outputs[0].dtype.is_differentiable:
         result._grad_fn = node
         result._requires_grad = True
@@ -478,6 +491,7 @@ def _fresh_node(
     node.saved = saved
     node.versions = versions
     node.arguments = None
+    node.needs = None
     node.sequence = next_sequence()
     node.pre_hooks = None
     node.post_hooks = None

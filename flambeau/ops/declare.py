@@ -34,7 +34,7 @@ from flambeau.ops.destination import (
 )
 from flambeau.ops.operator import Operator
 from flambeau.ops.schema import Schema, parse
-from flambeau.tensor import UNTRACKED, Tensor, wrap_dim
+from flambeau.tensor import Tensor, wrap_dim
 
 Body = Callable[..., Any]
 
@@ -538,88 +538,6 @@ def index_layout(layout: Layout, dims: Sequence[int]) -> Layout:
     return Layout.of(layout.shape, types.int64, layout.device, strides)
 
 
-class ViewOperator(Operator):
-    """Another layout over the same storage; nothing is recorded on the tape."""
-
-    def __init__(self, schema: Schema, body: Callable[..., Layout], **more: Any) -> None:
-        super().__init__(schema, body, **more)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs or not args or not isinstance(args[0], Tensor):
-            return super().__call__(*args, **kwargs)
-        return self.call_method(args, kwargs)
-
-    def call_method(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Remembers, per layout, what the raw arguments of a call came to."""
-        if kwargs:
-            return super().call_method(args, kwargs)
-        tensor: Tensor = args[0]
-        key = (self, "raw", *args[1:])
-        try:
-            found: Any = tensor._layout.views.get(key)
-        except TypeError:  # a list is not hashable
-            return super().call_method(args, kwargs)
-        if found is None:
-            values = self.schema.bind(args, kwargs, method=True)
-            found = self.layout_of(tensor._layout, values), values[1:]
-            tensor._layout.views[key] = found
-        layout, rest = found
-        return self.make(tensor, layout, [tensor, *rest])
-
-    def record(self, values: list[Any], out: Any = None, inplace: bool = False) -> Tensor:
-        tensor: Tensor = values[0]
-        layout = self.layout_of(tensor._layout, values)
-        if inplace:
-            return self._in_place(tensor, layout, values)
-        return self.make(tensor, layout, values)
-
-    def layout_of(self, layout: Layout, values: Sequence[Any]) -> Layout:
-        key = (self, *values[1:])
-        found = layout.views.get(key)
-        if found is None:
-            found = self.body(layout, *values[1:])
-            if len(layout.views) > 4096:
-                layout.views.clear()
-            layout.views[key] = found
-        return found
-
-    def make(self, tensor: Tensor, layout: Layout, values: Sequence[Any]) -> Tensor:
-        result = view_of(tensor, layout)
-        possible = tensor._requires_grad or tensor._base is not None
-        if possible and grad_mode.enabled and tensor.requires_grad:
-            path.attach(self, (tensor,), (result,), self.derivative_arguments(values))
-        return result
-
-    derivative_arguments = _FreshOperator.derivative_arguments
-
-    def _in_place(self, tensor: Tensor, layout: Layout, values: list[Any]) -> Tensor:
-        """``t_()`` and its like: the tensor itself gets the new layout."""
-        graph = path.check_inplace(tensor, [tensor])
-        node = (
-            path.make_node(self, (tensor,), (tensor,), self.derivative_arguments(values))
-            if graph
-            else None
-        )
-        tensor._layout = layout
-        tensor._storage.version += 1
-        tensor._view_version = tensor._storage.version
-        if node is not None:
-            node.output_layouts = [layout]
-            tensor._grad_fn, tensor._output_nr = node, 0
-        return tensor
-
-
-def view_of(tensor: Tensor, layout: Layout) -> Tensor:
-    """A tensor over the same storage that autograd knows as a view."""
-    result = Tensor._from_storage(tensor._storage, layout)
-    result._base = tensor if tensor._base is None else tensor._base
-    if tensor._view_version == UNTRACKED:
-        result._view_version = UNTRACKED
-        return result
-    result._view_version = tensor._storage.version if grad_mode.enabled else -1
-    return result
-
-
 class KernelOperator(_FreshOperator):
     """Work with kernels of its own.  The body is the shape rule: layouts in, layouts out."""
 
@@ -710,13 +628,6 @@ def pointwise(
 def reduction(schema: str, **options: Any) -> Callable[[Body], ReductionOperator]:
     """Declares a reduction; options: ``combine promote empty_ok variants``."""
     return lambda body: ReductionOperator(parse(schema), body, **options)
-
-
-def view(
-    schema: str, kind: type[ViewOperator] = ViewOperator, **options: Any
-) -> Callable[[Callable[..., Layout]], ViewOperator]:
-    """Declares a view operator over its rule from layout to layout."""
-    return lambda body: kind(parse(schema), body, **options)
 
 
 def kernel_operator(schema: str, **options: Any) -> Callable[[Body], KernelOperator]:

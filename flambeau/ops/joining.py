@@ -13,7 +13,7 @@ from flambeau.core.layout import Layout
 from flambeau.graph import Node
 from flambeau.ops import call as path
 from flambeau.ops.creation import arange, empty_tensor, filled
-from flambeau.ops.declare import composite, copy, copy_, view_of
+from flambeau.ops.declare import composite, copy, copy_
 from flambeau.ops.fused import FusedPointwise
 from flambeau.ops.reduction import sum as sum_over
 from flambeau.ops.scatter import nonzero, walk_layout
@@ -28,6 +28,7 @@ from flambeau.ops.view import (
     transpose,
     unsqueeze,
 )
+from flambeau.ops.view_operator import view_of
 from flambeau.tensor import Tensor, wrap_dim
 
 

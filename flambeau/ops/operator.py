@@ -21,10 +21,10 @@ See README.md in this folder for the kinds and their contracts.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from flambeau.graph import above
+from flambeau.ops.derivative import Derivative
 from flambeau.ops.schema import REQUIRED, Schema
 from flambeau.tensor import Tensor
 
@@ -102,7 +102,9 @@ class Operator:
 
     def derivative(self, rule: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         """Declares the derivative; its parameters are what the graph keeps."""
-        self.derivative_rule = Derivative(self, rule)
+        self.derivative_rule = Derivative(self.schema, self.defaults, rule)
+        # In the method's place, which would only hand on.
+        self.backward = self.derivative_rule.run  # type: ignore[method-assign]
         return rule
 
     def saved_for(operator, /, **inputs: str) -> None:
@@ -122,7 +124,10 @@ class Operator:
 
     def backward(self, node: Any, grads: Any) -> Any:
         """The inputs' gradients; what the autograd engine calls on every node's operator."""
-        return above.run_derivative(node, grads)
+        rule = self.derivative_rule
+        if rule is None:
+            raise RuntimeError(f"derivative for aten::{self.name} is not implemented")
+        return rule.run(node, grads)
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -145,87 +150,6 @@ class Operator:
 
     def __repr__(self) -> str:
         return f"<operator {self.schema.text}>"
-
-
-class Derivative:
-    """A derivative rule and where each of its parameters comes from.
-
-    ``grad`` (or ``grad0``, ``grad1`` …) are the outputs' gradients, ``result`` (``result0`` …) the
-    outputs, ``needs`` the set of input names whose gradient is wanted, ``layouts`` those of all
-    inputs, ``self_layout`` the layout of
-    the input ``self`` (its contents are not kept); any other name is an argument of the operator.
-    """
-
-    def __init__(self, operator: Operator, rule: Callable[..., dict[str, Any]]) -> None:
-        self.rule = rule
-        names = [p.name for p in operator.schema.parameters]
-        self.parameters = tuple(inspect.signature(rule).parameters)
-        self.tensor_names = tuple(names[k] for k in operator.tensor_positions)
-        self.saved_inputs = tuple(
-            k for k, name in enumerate(self.tensor_names) if name in self.parameters
-        )
-        # Saved inputs, and the inputs whose gradients each is for; None: always kept.
-        self.saved_when: tuple[tuple[int, tuple[int, ...] | None], ...] = tuple(
-            (k, None) for k in self.saved_inputs
-        )
-        # Both of two operands are saved, each for the other's gradient: a product.
-        self.keeps_the_other = False
-        self.saved_results = tuple(
-            int(name[6:] or 0) for name in self.parameters if name.startswith("result")
-        )
-        self.arguments = tuple(
-            name for name in self.parameters if name in names and name not in self.tensor_names
-        )
-        self.saves = bool(self.saved_inputs or self.saved_results)
-        self.recipe = tuple(self._source(name, names) for name in self.parameters)
-        self.list_name = next(
-            (p.name for p in operator.schema.parameters if p.kind == "Tensor[]"), None
-        )
-
-    def _source(self, name: str, names: Sequence[str]) -> tuple[str, Any]:
-        """Where the value of a parameter comes from: a kind, and an index or a name."""
-        if name in self.tensor_names:
-            return "saved", self.saved_inputs.index(self.tensor_names.index(name))
-        if name in names:
-            return "argument", name
-        if name in ("needs", "layouts"):
-            return name, None
-        stem, digits = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
-        if stem in ("grad", "given"):
-            return stem, int(digits or 0)
-        if stem == "result":
-            results = self.saved_results.index(int(digits or 0))
-            return "saved", len(self.saved_inputs) + results
-        stem = name.removesuffix("_layout")
-        assert stem in self.tensor_names, f"unknown parameter {name} of a derivative"
-        return "layout", self.tensor_names.index(stem)
-
-    def set_conditions(self, inputs: dict[str, str]) -> None:
-        names = self.tensor_names
-        self.saved_when = tuple(
-            (k, tuple(names.index(n) for n in inputs[names[k]].split()))
-            if names[k] in inputs
-            else (k, None)
-            for k in self.saved_inputs
-        )
-        self.keeps_the_other = (
-            self.saved_when == ((0, (1,)), (1, (0,))) and len(names) == 2 and not self.saved_results
-        )
-
-    def keeps(self, position: int, targets: Sequence[Any]) -> bool:
-        """Whether the input at ``position`` is saved, given where gradients are wanted."""
-        condition = dict(self.saved_when)[position]
-        return condition is None or any(targets[k] is not None for k in condition)
-
-
-class _Unneeded:
-    """Stands for an input that was not saved because no wanted gradient depends on it."""
-
-    def __repr__(self) -> str:
-        return "<not saved>"
-
-
-UNNEEDED = _Unneeded()
 
 
 def node_name(name: str) -> str:

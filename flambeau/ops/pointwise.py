@@ -120,7 +120,9 @@ def sub(self, other, alpha):
 
 
 @sub.derivative
-def sub_backward(grad, alpha):
+def sub_backward(grad, alpha, needs):
+    if "other" not in needs:
+        return {"self": grad}
     return {"self": grad, "other": -grad if alpha == 1 else grad * -alpha}
 
 
@@ -177,8 +179,13 @@ def mul(self, other):
 
 
 @mul.derivative
-def mul_backward(grad, self, other):
-    return {"self": grad * other, "other": grad * self}
+def mul_backward(grad, self, other, needs):
+    gradients = {}
+    if "self" in needs:
+        gradients["self"] = grad * other
+    if "other" in needs:
+        gradients["other"] = grad * self
+    return gradients
 
 
 mul.saved_for(self="other", other="self")
@@ -262,11 +269,13 @@ div.node_name = _division_name
 
 
 @div.derivative
-def div_backward(grad, self, other, rounding_mode):
+def div_backward(grad, self, other, rounding_mode, needs):
     if rounding_mode is not None:
         return {"self": zeros_like_grad(grad), "other": zeros_like_grad(grad)}
-    scaled_grad = grad / other
-    return {"self": scaled_grad, "other": -scaled_grad * (self / other)}
+    gradients = {"self": grad / other}
+    if "other" in needs:
+        gradients["other"] = -gradients["self"] * (self / other)
+    return gradients
 
 
 div.saved_for(self="other")

@@ -13,15 +13,14 @@ from flambeau.graph import Node, above, no_grad
 from flambeau.ops import call as path
 from flambeau.ops.creation import filled
 from flambeau.ops.declare import (
-    ViewOperator,
     composite,
     copy,
     copy_,
     copy_operator,
-    view_of,
 )
-from flambeau.ops.declare import view as view_operator
 from flambeau.ops.destination import expand_shape
+from flambeau.ops.view_operator import ViewOperator, view_of
+from flambeau.ops.view_operator import view as view_operator
 from flambeau.tensor import Tensor, wrap_dim
 
 
@@ -456,7 +455,7 @@ def diagonal_samples(make):
 class _FreeView(ViewOperator):
     """A view anywhere in the storage, which must be large enough."""
 
-    def make(self, tensor: Tensor, layout: Layout, values: Sequence[Any]) -> Tensor:
+    def make(self, tensor: Tensor, layout: Layout, arguments: Sequence[Any]) -> Tensor:
         if layout.nbytes > tensor._storage.nbytes and layout.numel:
             itemsize = layout.dtype.itemsize
             raise RuntimeError(
@@ -464,7 +463,7 @@ class _FreeView(ViewOperator):
                 f"offset {layout.offset}, and itemsize {itemsize} requiring a storage size of "
                 f"{layout.nbytes} are out of bounds for storage of size {tensor._storage.nbytes}"
             )
-        return super().make(tensor, layout, values)
+        return super().make(tensor, layout, arguments)
 
 
 @view_operator(
