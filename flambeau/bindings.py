@@ -65,7 +65,7 @@ from flambeau.ops import (  # noqa: F401 - importing declares the operators
     volume_pooling,
 )
 from flambeau.ops.call import binary_form, record_inplace, unary_form
-from flambeau.ops.declare import CompositeOperator, PointwiseOperator, copy_
+from flambeau.ops.declare import CompositeOperator, PointwiseOperator, ReductionOperator, copy_
 from flambeau.ops.operator import OPERATORS, Operator
 from flambeau.ops.schema import REQUIRED
 from flambeau.ops.view_operator import ViewOperator, alias_form, view_form
@@ -98,6 +98,19 @@ def binary_method(op: Operator) -> Callable[..., Any]:
 def binary_dunder(op: Operator) -> Callable[..., Any]:
     """``__add__`` and its like."""
     return binary_form(op, _left_to_the_other(op))
+
+
+def reduction_method(op: Operator) -> Callable[..., Any]:
+    whole = unary_form(op)
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not args and not kwargs:
+            return whole(self)
+        if "out" in kwargs:
+            return op(self, *args, **kwargs)
+        return op.call_method((self, *args), kwargs)
+
+    return method
 
 
 def reflected_dunder(op: Operator) -> Callable[..., Any]:
@@ -196,6 +209,9 @@ def method_for(op: Operator) -> Callable[..., Any]:
         if len(tensors) == 2 and tensors[1].kind == "Operand" and others_have_defaults:
             op.short, op.short_arity = binary_method(op), 2
             return op.short
+    if isinstance(op, ReductionOperator) and len(op.schema.returns) == 1:
+        if all(p.default is not REQUIRED for p in parameters[1:]):
+            return reduction_method(op)
     if isinstance(op, ViewOperator):
         return view_form(op)
     if isinstance(op, CompositeOperator) and op.schema.returns == ("Tensor(a)",):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,14 @@ _FORMATS = {
 }  # fmt: skip
 _UNPACKERS = {d: struct.Struct("=" + code).unpack for d, code in _FORMATS.items()}
 
+# Those that ctypes has a type for are read with less ado.
+_READERS: dict[dtype, Callable[[int], Any]] = {
+    types.bool_: ctypes.c_bool.from_address, types.uint8: ctypes.c_uint8.from_address,
+    types.int8: ctypes.c_int8.from_address, types.int16: ctypes.c_int16.from_address,
+    types.int32: ctypes.c_int32.from_address, types.int64: ctypes.c_int64.from_address,
+    types.float32: ctypes.c_float.from_address, types.float64: ctypes.c_double.from_address,
+}  # fmt: skip
+
 
 # -- one number ------------------------------------------------------------------------------------
 
@@ -42,6 +50,9 @@ def item(tensor: Tensor) -> Any:
         raise RuntimeError(f"a Tensor with {layout.numel} elements cannot be converted to Scalar")
     dtype = layout.dtype
     address = tensor._storage.ready() + layout.offset * dtype.itemsize
+    reader = _READERS.get(dtype)
+    if reader is not None:
+        return reader(address).value
     values = _UNPACKERS[dtype](ctypes.string_at(address, dtype.itemsize))
     if dtype is types.bfloat16:
         return struct.unpack("f", struct.pack("I", values[0] << 16))[0]

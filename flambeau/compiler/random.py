@@ -43,6 +43,7 @@ _BODIES: dict[str, Callable[[dtype], Body]] = {
     "cauchy": lambda target: random_serial.transform_body(target, random_serial.cauchy),
     "permutation": lambda target: random_serial.permutation_body(target, wide=False),
     "permutation_wide": lambda target: random_serial.permutation_body(target, wide=True),
+    "seed": random_serial.seed_body,
     "choice": random_serial.choice_body,
     "cumulative": random_serial.cumulative_body,
 }

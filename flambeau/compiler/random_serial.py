@@ -161,6 +161,24 @@ def _integer_element(b: Builder, value: Var, target: dtype) -> Var:
     return to_memory(b, convert(b, value, types.int64, target), target)
 
 
+def seed_body(_: dtype) -> Body:
+    """mt19937's state of a seed, in the words ``out[:end]``; parameter 0 is the first."""
+
+    def body(b: Builder) -> None:
+        out = b.argument(ARGS, OUT_WORD, PTR)
+
+        def step(i: Var, carried: list[Var]) -> list[Var]:
+            [word] = carried
+            b.store(b.convert("trunc", word, "i32"), b.gep("i32", out, i), 4)
+            mixed = b.mul(b.xor(word, b.lshr(word, 30)), 1812433253)
+            following = b.add(mixed, b.add(i, 1))
+            return [b.lshr(b.shl(following, 32), 32)]
+
+        b.loop(0, END, 1, [parameter(b, 0)], step)
+
+    return body
+
+
 def permutation_body(target: dtype, *, wide: bool) -> Body:
     """A permutation of 0 … n - 1 in ``out[:n]``, for ``begin`` 0 and ``end`` n.
 

@@ -65,7 +65,16 @@ class Generator:
     0
     """
 
-    __slots__ = ("__weakref__", "_arguments", "_memory", "_seed", "_words", "address", "lock")
+    __slots__ = (
+        "__weakref__",
+        "_arguments",
+        "_expanded",
+        "_memory",
+        "_seed",
+        "_words",
+        "address",
+        "lock",
+    )
 
     def __init__(self, device: str | device = "cpu") -> None:
         _check_device(device)
@@ -108,16 +117,23 @@ class Generator:
 
     def _start(self, seed: int) -> None:
         self._seed = seed
-        word = seed & 0xFFFFFFFF
-        words = [word]
-        for place in range(1, STATE_LENGTH):
-            word = (1812433253 * (word ^ (word >> 30)) + place) & 0xFFFFFFFF
-            words.append(word)
-        self._set_words(words, left=1, position=0, normal=None)
+        self._expanded = False
+
+    def _expand(self) -> None:
+        """Fills in the state of a new seed, before its first use; called with the lock held."""
+        self._expanded = True
+        self._set_position(1, 0, None)
+        first = self._seed & 0xFFFFFFFF
+        _INTEGER.pack_into(self._arguments, 0, self.address, self.address, first)
+        _function("seed", types.int32)(self._arguments, 0, STATE_LENGTH)
 
     def _set_words(self, words: list[int], left: int, position: int, normal: float | None) -> None:
+        self._words[:STATE_LENGTH] = array("I", words)
+        self._expanded = True
+        self._set_position(left, position, normal)
+
+    def _set_position(self, left: int, position: int, normal: float | None) -> None:
         block = self._words
-        block[:STATE_LENGTH] = array("I", words)
         block[LEFT], block[NEXT] = left, position
         block[NORMAL_IS_VALID] = normal is not None
         low, high = struct.unpack("<II", struct.pack("<d", normal or 0.0))
@@ -128,6 +144,8 @@ class Generator:
     def state_bytes(self) -> bytes:
         """The state, byte for byte as PyTorch writes it."""
         with self.lock:
+            if not self._expanded:
+                self._expand()
             words = self._words[:SCRATCH].tolist()
         valid = words[NORMAL_IS_VALID]
         normal = 0.0
@@ -193,6 +211,8 @@ class Generator:
     ) -> None:
         """Calls a kernel of `flambeau.compiler.random` on this generator, one call at a time."""
         with self.lock:
+            if not self._expanded:
+                self._expand()
             arguments.pack_into(self._arguments, 0, self.address, *values)
             function(self._arguments, begin, end)
 
@@ -214,6 +234,7 @@ default_generator.seed()
 _POINTER = struct.Struct("QQ")
 _REALS = struct.Struct("QQdd")
 _REAL = struct.Struct("QQd")
+_INTEGER = struct.Struct("QQq")
 _INTEGERS = struct.Struct("QQqq")
 _POINTER_AND_INTEGER = struct.Struct("QQQq")
 _TWO_POINTERS = struct.Struct("QQQQ")

@@ -456,6 +456,10 @@ class ReductionOperator(_FreshOperator):
         results = path.record(self, (tensor,), static)
         return self.with_graph(values, results)
 
+    def static_of(self, layout: Layout) -> tuple[Any, ...]:
+        """The static arguments of a call with no argument but the tensor."""
+        return self._static_arguments(layout, list(self.defaults.values()))
+
     def _static_arguments(self, layout: Layout, values: list[Any]) -> tuple[Any, ...]:
         """Dimensions, whether they are kept, and the other arguments; checked."""
         arguments = dict(zip(self.names[1:], values[1:], strict=True))

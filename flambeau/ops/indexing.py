@@ -42,8 +42,15 @@ from flambeau.tensor import Tensor, wrap_dim
 
 def get_item(self: Tensor, key: Any) -> Tensor:
     """``self[key]``: a view for integers, slices, None and ``…``; a copy for index tensors."""
-    if type(key) is int and self._layout.ndim:
-        return select_checked(self, 0, key, 0)
+    kind = type(key)
+    if self._layout.ndim:
+        if kind is int:
+            return select_checked(self, 0, key, 0)
+        if kind is slice and key.step is None:
+            start, stop = key.start, key.stop
+            plain = (start is None or type(start) is int) and (stop is None or type(stop) is int)
+            if plain and not (start is None and stop is None):
+                return slice_(self, 0, start, stop, 1)
     entries = key if isinstance(key, tuple) else (key,)
     if not any(_is_advanced(e) for e in entries):
         viewed = _basic(self, entries)
