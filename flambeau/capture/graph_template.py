@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flambeau.autograd.engine import FREED, gradients_at
+from flambeau.autograd.engine import gradients_at
 from flambeau.capture.recorder import Recorder
 from flambeau.capture.recording import Part, Recording, Sequenced, is_plain
 from flambeau.core.dtype import float32
@@ -20,7 +20,7 @@ from flambeau.engine.segment import Environment, NotRepeatable
 from flambeau.engine.storage import Storage
 from flambeau.engine.tape import thread
 from flambeau.graph import Node, SavedResult, grad_mode
-from flambeau.ops.operator import UNNEEDED
+from flambeau.ops.derivative import FREED, UNNEEDED
 from flambeau.tensor import Tensor
 
 # Backward recordings of one graph: they differ in where the tape stands and what has gradients.
