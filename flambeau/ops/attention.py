@@ -1,8 +1,9 @@
 """Scaled dot product attention: kernels that keep no scores, and the composite beside them.
 
 The dispatch rule: the kernels take floating types without dropout, without a gradient for the
-mask, without an empty dimension, of at most `MOST_COLUMNS` columns, where shapes agree.  Everything
-else, and every mistake, takes the composite, as does a backward pass that is itself differentiated.
+mask, without an empty dimension, of at most `MOST_COLUMNS` columns, where shapes agree; half
+precision only where PyTorch's own kernel does.  Everything else, and every mistake, takes the
+composite, as does a backward pass that is itself differentiated.
 """
 
 from __future__ import annotations
@@ -290,6 +291,10 @@ def _dispatch(
         and columns == value.shape[-1]
         and query.strides[-1] == key.strides[-1] == value.strides[-1] == 1
     )
+    # Gradients want the result before it is rounded; in half precision PyTorch's kernel does without
+    # as well, but its composite has it.
+    if operation_dtype(query.dtype) is not query.dtype and not like_query:
+        return _Way(False, scale)
     return _Way(True, scale, like_query, direct, *outer)
 
 
