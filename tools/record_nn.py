@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "tests" / "nn"))
 import attention_scripts  # noqa: E402 - found through the path above
 import cases  # noqa: E402
 import computations  # noqa: E402
+import embedding_bag_scripts  # noqa: E402
 import recurrent_scripts  # noqa: E402
 import scripts  # noqa: E402
 
@@ -29,6 +30,9 @@ def main() -> None:
         "attention": (attention_scripts.ALL, attention_scripts.describe),
         "attention_errors": (attention_scripts.ERRORS, cases.describe_error),
         "attention_warnings": (attention_scripts.WARNINGS, cases.describe_warning),
+        "bags": (embedding_bag_scripts.ALL, embedding_bag_scripts.describe),
+        "bag_errors": (embedding_bag_scripts.ERRORS, cases.describe_error),
+        "bag_modules": (embedding_bag_scripts.MODULES, cases.describe_module),
         "recurrent": (recurrent_scripts.ALL, recurrent_scripts.describe),
     }
     folder = ROOT / "tests" / "references" / "nn"

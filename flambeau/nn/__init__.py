@@ -42,7 +42,7 @@ from flambeau.nn.dropout import (
     Dropout3d,
     FeatureAlphaDropout,
 )
-from flambeau.nn.embedding import Embedding
+from flambeau.nn.embedding import Embedding, EmbeddingBag
 from flambeau.nn.linear import Bilinear, Flatten, Identity, Linear, Unflatten
 from flambeau.nn.loss import (
     BCELoss,

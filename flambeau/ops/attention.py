@@ -291,8 +291,8 @@ def _dispatch(
         and columns == value.shape[-1]
         and query.strides[-1] == key.strides[-1] == value.strides[-1] == 1
     )
-    # Gradients want the result before it is rounded; in half precision PyTorch's kernel does without
-    # as well, but its composite has it.
+    # Gradients want the result before it is rounded: in half precision PyTorch's kernel does
+    # without as well, but its composite has it.
     if operation_dtype(query.dtype) is not query.dtype and not like_query:
         return _Way(False, scale)
     return _Way(True, scale, like_query, direct, *outer)

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 import flambeau as torch
-from tests.nn import attention_scripts, cases, computations, recurrent_scripts, scripts
+from tests.nn import (
+    attention_scripts,
+    cases,
+    computations,
+    embedding_bag_scripts,
+    recurrent_scripts,
+    scripts,
+)
 
 REFERENCES = Path(__file__).resolve().parent.parent / "references" / "nn"
 
@@ -50,6 +57,9 @@ recorded_once = {
         "attention",
         "attention_errors",
         "attention_warnings",
+        "bags",
+        "bag_errors",
+        "bag_modules",
         "recurrent",
     )  # fmt: skip
 }
@@ -108,3 +118,18 @@ def test_attention_error(expression):
 @pytest.mark.parametrize("expression", attention_scripts.WARNINGS)
 def test_attention_warning(expression):
     check("attention_warnings", cases.describe_warning, expression)
+
+
+@pytest.mark.parametrize("name", embedding_bag_scripts.ALL)
+def test_embedding_bag(name):
+    check("bags", embedding_bag_scripts.describe, name)
+
+
+@pytest.mark.parametrize("expression", embedding_bag_scripts.ERRORS)
+def test_embedding_bag_error(expression):
+    check("bag_errors", cases.describe_error, expression)
+
+
+@pytest.mark.parametrize("expression", embedding_bag_scripts.MODULES)
+def test_embedding_bag_module(expression):
+    check("bag_modules", cases.describe_module, expression)

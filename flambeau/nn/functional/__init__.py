@@ -41,6 +41,7 @@ from flambeau.nn.functional.dropout import (
     dropout3d,
     feature_alpha_dropout,
 )
+from flambeau.nn.functional.embedding_bag import embedding_bag
 from flambeau.nn.functional.layers import (
     batch_norm,
     bilinear,

@@ -71,11 +71,11 @@ def embedding(
     if max_norm is not None:
         input = input.contiguous()
         with no_grad():
-            _limit_rows(weight.detach(), input, max_norm, norm_type)
+            limit_rows(weight.detach(), input, max_norm, norm_type)
     return table.embedding(weight, input, padding_idx, scale_grad_by_freq, sparse)
 
 
-def _limit_rows(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> None:
+def limit_rows(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> None:
     """Scales the rows of ``weight`` at ``indices`` down to ``max_norm``, in place."""
     # A row used twice is written twice, with the same values.
     used = indices.reshape(-1)

@@ -144,6 +144,7 @@ from flambeau.nn.modules.rnn import (
 )
 from flambeau.nn.modules.sparse import (
     Embedding,
+    EmbeddingBag,
 )
 from flambeau.nn.modules.transformer import (
     Transformer,

@@ -2,8 +2,10 @@
 
 from flambeau.nn.embedding import (
     Embedding,
+    EmbeddingBag,
 )
 
 __all__ = [
     "Embedding",
+    "EmbeddingBag",
 ]
