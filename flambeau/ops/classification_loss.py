@@ -17,7 +17,7 @@ from flambeau.core.layout import Layout
 from flambeau.engine.watch import host_action, watch
 from flambeau.graph import grad_mode
 from flambeau.ops.conversion import to_dtype
-from flambeau.ops.declare import composite
+from flambeau.ops.declare import composite, operation_dtype
 from flambeau.ops.fused import FusedPointwise, FusedReduction, dimension_position, row_positions
 from flambeau.ops.normalization import LOG_EXP_SUM, MAXIMUM, log_softmax, softmax_input
 from flambeau.ops.reduction import sum as sum_
@@ -58,8 +58,18 @@ def _two_like_scores(layouts, static):
 _ROW_OPTIONS = {"results": _two_like_scores, "indexed": (1, 4), "positions": _offsets}
 _ROWS = FusedPointwise("nll_loss", _row, contiguous=True, **_ROW_OPTIONS)
 _ROW_SUM = FusedReduction("nll_loss", "sum sum", _row, **_ROW_OPTIONS)
-_ROW_MEAN = FusedReduction(
-    "nll_loss", "sum sum", _row, lambda loss, weight, *_: (loss / weight, weight), **_ROW_OPTIONS
+
+
+def _computed_like_scores(layouts, static):
+    return (operation_dtype(layouts[1].dtype),)
+
+
+_LOSS_SUM = FusedReduction(
+    "nll_loss", "sum", lambda *operands: _row(*operands)[0],
+    **(_ROW_OPTIONS | {"results": _computed_like_scores}),
+)  # fmt: skip
+_MEAN = FusedPointwise(
+    "mean", lambda total, weight: total / weight, results=lambda layouts, static: static
 )
 
 
@@ -108,6 +118,15 @@ _ROW_WEIGHT = FusedPointwise(
 )
 
 
+_TOTAL_WEIGHT = FusedReduction(
+    "total_weight",
+    "sum",
+    lambda *operands: _row_weight(*operands)[0],
+    indexed=(1,),
+    results=lambda layouts, static: static,
+)
+
+
 # -- what stands around them ---------------------------------------------------------------------
 
 
@@ -134,20 +153,39 @@ def _class_dim(scores: Tensor) -> int:
     return 0 if scores.ndim == 1 else 1
 
 
-def _reduce_rows(scores, target, top, log_total, weight, reduction, ignore_index):
+def _rows(scores, target):
+    """The target as the kernels want it."""
+    return _with_class_dim(target, _class_dim(scores)) if target.ndim else reshape(target, (1,))
+
+
+def _total_weight(scores, target, weight, reduction, ignore_index):
+    """What a mean divides by; None for other reductions.
+
+    Recorded first: it needs no score, so that nothing between scores and their gradient waits.
+    """
+    if reduction != MEAN:
+        return None
+    rows = _rows(scores, target)
+    dims, numbers = tuple(range(rows.ndim)), (_stride(weight), ignore_index)
+    result = (operation_dtype(scores.dtype),)
+    return _TOTAL_WEIGHT((rows, weight), dims, False, numbers, result)[0]
+
+
+def _reduce_rows(scores, target, top, log_total, weight, total, reduction, ignore_index):
     """The loss and the sum of the rows' weights."""
     dim = _class_dim(scores)
-    rows = _with_class_dim(target, dim)
-    if not target.ndim:
-        rows = reshape(target, (1,))
+    rows = _rows(scores, target)
     numbers = (scores._layout.strides[dim], _stride(weight), ignore_index)
     operands = (rows, scores, top, log_total, weight)
     if reduction == NONE:
         result, factors = _ROWS(operands, numbers, (dim,))
         layout = Layout.of(target.shape, scores.dtype, scores.device)
         return Tensor._from_storage(result._storage, layout), factors
-    reduce = _ROW_MEAN if reduction == MEAN else _ROW_SUM
-    return reduce(operands, tuple(range(rows.ndim)), False, numbers, (dim,))
+    dims = tuple(range(rows.ndim))
+    if reduction == SUM:
+        return _ROW_SUM(operands, dims, False, numbers, (dim,))
+    (loss,) = _LOSS_SUM(operands, dims, False, numbers, (dim,))
+    return _MEAN((loss, total), (), (scores.dtype,))[0], total
 
 
 def _gradient_of_scores(grad, scores, target, top, log_total, weight, total, reduction, ignored):
@@ -182,7 +220,8 @@ def _plain_gradient(grad, scores, target, weight, total, reduction, ignored):
     variants="",
 )
 def _nll_loss(self, target, weight, reduction, ignore_index):
-    return _reduce_rows(self, target, None, None, weight, reduction, ignore_index)
+    total = _total_weight(self, target, weight, reduction, ignore_index)
+    return _reduce_rows(self, target, None, None, weight, total, reduction, ignore_index)
 
 
 @_nll_loss.derivative
@@ -201,9 +240,11 @@ def _nll_loss_backward(grad0, self, target, weight, result1, reduction, ignore_i
 )
 def _cross_entropy(self, target, weight, reduction, ignore_index):
     dims = (_class_dim(self),)
+    total = _total_weight(self, target, weight, reduction, ignore_index)
     (top,) = MAXIMUM((self,), dims, True)
     (log_total,) = LOG_EXP_SUM((self, top), dims, True)
-    loss, total = _reduce_rows(self, target, top, log_total, weight, reduction, ignore_index)
+    values = (self, target, top, log_total, weight, total, reduction, ignore_index)
+    loss, total = _reduce_rows(*values)
     return loss, total, top, log_total
 
 
