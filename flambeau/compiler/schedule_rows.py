@@ -2,8 +2,8 @@
 
 The stages of `levels.py` follow one another within the task, so a row stays in the cache from the
 first to the last.  A sum is made of chunks of `ROW_CHUNK` elements of the innermost loop, each
-summed by several vector accumulators (in runs of `ROW_RUN`) that a fixed tree combines; chunks are
-added in order.
+summed by several vector accumulators (in runs of `ROW_RUN` vectors) that a fixed tree combines;
+chunks are added in order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flambeau.compiler.levels import ROW_BUFFER, ROW_BUFFER_STEP, Stage
 from flambeau.compiler.schedule_reduction import LOOP_RUN, Accumulators, Reduction, run_count
 
 ROW_ACCUMULATORS = 4
-ROW_RUN = 2048
+ROW_RUN = 128
 ROW_CHUNK = 16384
 # Chunks that one kernel may add; more are added by a second kernel, in runs.
 MAX_CHUNKS = LOOP_RUN
@@ -239,7 +239,9 @@ class _Chunk:
                     offsets, b.add(first, self.first), b.add(stop, self.first), carried
                 )
 
-            return accumulators.in_runs(b.sub(self.stop, self.first), ROW_RUN, start, neutral, run)
+            return accumulators.in_runs(
+                b.sub(self.stop, self.first), ROW_RUN * s.width, start, neutral, run
+            )
 
         def body(index: Var, carried: list[Var]) -> list[Var]:
             return self._nest(loops[1:], s.advance(offsets, loops[0], index), carried)

@@ -108,18 +108,34 @@ class Group:
         self.reduces, self.dims = True, fit.dims
         self.axes, self.split = fit.axes, fit.split
 
-    def runs_once(self, call: Call) -> bool | None:
-        """Whether the call would run once per result rather than per element; None for neither."""
+    def takes(self, call: Call) -> bool:
+        """Whether the call's own loops are part of the group's."""
+        if loop_shape(call) == self.shape:
+            return True
+        return not isinstance(call.work, Reduction) and self.once(call) is not None
+
+    def once(self, call: Call) -> tuple[int, ...] | None:
+        """The reduced dimensions of the results once for each of which the call runs; None where it
+        runs per element.
+        """
         own = loop_shape(call)
-        if own == self.shape:
-            return False
-        if self.reduces and own in kept_shapes(self.shape, self.dims):
-            return None if isinstance(call.work, Reduction) else True
+        if self.reduces and own != self.shape:
+            if own in kept_shapes(self.shape, self.dims):
+                return self.dims
+            if self.banded and own in kept_shapes(self.shape, self.column_dims):
+                return self.column_dims
         return None
+
+    @property
+    def column_dims(self) -> tuple[int, ...]:
+        """What sums of columns reduce in a banded group."""
+        return tuple(sorted(self.axes[0]))
 
     def walk(self, view: View, call: Call) -> Walk | None:
         """Where the operand of a call of this group is in each iteration."""
-        return None if view.indexed else walk_of_view(view, call, self.shape, self.dims)
+        if view.indexed:
+            return None
+        return walk_of_view(view, call, self.shape, self.once(call) or self.dims)
 
 
 @dataclass(frozen=True)
@@ -178,13 +194,13 @@ def _is_aligned(call: Call, view: View, writes: bool, access: Access, group: Gro
     """Whether the call may share the loops of an access that it must come after."""
     if isinstance(call.work, Library) or group.library or access.walk is None or view.indexed:
         return False
-    once = group.runs_once(call)
-    if once is None or (writes and isinstance(call.work, Reduction)):
+    if not group.takes(call) or (writes and isinstance(call.work, Reduction)):
         return False
-    if access.once is not None and access.once != group.dims:
-        return False
-    if access.once is not None and access.writes and not once and not group.staged:
-        return False
+    once = group.once(call)
+    if access.once is not None and access.once != once:
+        # A result that is read per element.
+        if once is not None or access.once != group.dims or not group.staged:
+            return False
     return group.walk(view, call) == access.walk
 
 
@@ -192,8 +208,7 @@ def _fit(call: Call, group: Group) -> Fit | None:
     """What the group becomes with the call, or None where that cannot be."""
     if group.library or len(group.calls) >= _MAX_CALLS:
         return None
-    once = group.runs_once(call)
-    if once is None:
+    if not group.takes(call):
         return None
     if isinstance(call.work, Reduction):
         return _fit_reduction(call, call.work, group)
@@ -286,7 +301,7 @@ def _join(k: int, call: Call, at: int, group: Group, accesses: dict[int, list[Ac
     once = None
     if not group.library:
         group.walks.update(_walks(call, group))
-        once = group.dims if group.runs_once(call) else None
+        once = group.once(call)
     if isinstance(call.work, Reduction):
         group.banded = group.banded or group.adds_columns(call)
         group.only_sums = group.only_sums and set(call.work.combine) == {"sum"}

@@ -79,7 +79,6 @@ class _Result:
 
     slot: int
     walk: Walk
-    once: bool
     value: Value
 
 
@@ -180,7 +179,7 @@ class Tracing:
             return
         assert isinstance(call.work, Pointwise)
         inputs = [self.input(v, call) for v in call.reads]
-        self.define(call, call.work.body(inputs, self.scalars(k)), bool(self.group.runs_once(call)))
+        self.define(call, call.work.body(inputs, self.scalars(k)))
 
     def reduced_values(self, k: int) -> list[Value]:
         """What a reduction combines, per element."""
@@ -205,14 +204,14 @@ class Tracing:
     def finish(self, k: int, reduced: list[Value]) -> None:
         call = self.calls[k]
         assert isinstance(call.work, Reduction)
-        self.define(call, call.work.finish(reduced, self.scalars(k)), True)
+        self.define(call, call.work.finish(reduced, self.scalars(k)))
 
-    def define(self, call: Call, values: Sequence[Value], once: bool) -> None:
+    def define(self, call: Call, values: Sequence[Value]) -> None:
         for view, value in zip(call.writes, values, strict=True):
             assert value.dtype is view.layout.dtype, f"{call.name}: {value.dtype} for {view}"
             walk = self.group.walk(view, call)
             assert walk is not None
-            self._results[view.slot, walk] = _Result(view.slot, walk, once, value)
+            self._results[view.slot, walk] = _Result(view.slot, walk, value)
 
     def store_results(self) -> None:
         for result in self._results.values():

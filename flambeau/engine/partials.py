@@ -92,7 +92,7 @@ class Chunks(_TwoKernels):
         self.chunks = -(-self.extents[self.last] // self.chunk)
 
     def runs_last(self, call: Call) -> bool:
-        return bool(self.group.runs_once(call))
+        return self.group.once(call) is not None
 
     def reduce_chunks(self) -> Nest:
         """An outermost kept loop over chunks."""
@@ -139,19 +139,19 @@ class Bands(_TwoKernels):
     ) -> None:
         super().__init__(group, calls, starts, stored)
         rows, columns = group.axes
-        self.kept_axes, self.dims = (columns,), rows
+        self.kept_axes, self.dims = (columns,), group.column_dims
         self.rows, self.columns = extents_of(group.axes, group.shape)
         self.chunks = -(-self.rows // LOOP_RUN)
 
     def runs_last(self, call: Call) -> bool:
-        return False
+        return self.group.once(call) == self.dims
 
     def reduce_chunks(self) -> Nest:
         kernel = self.new_tracing(self.group.axes, self.group.dims)
         for k in self.group.calls:
             if self.group.adds_columns(self.calls[k]):
                 self._accumulate(k, kernel)
-            else:
+            elif not self.runs_last(self.calls[k]):
                 kernel.call(k)
         kernel.store_results()
         kernel.strides = [

@@ -113,6 +113,36 @@ def test_row_functions_are_one_step_with_their_backward(name):
     assert len(steps_of(both)) == 1
 
 
+def test_loss_and_gradient_are_one_walk_over_the_scores():
+    scores = ready(30, 50).requires_grad_()
+    target = torch.arange(30)
+
+    def both():
+        scores.grad = None
+        loss = torch.nn.functional.cross_entropy(scores, target)
+        loss.backward()
+        return loss, scores.grad
+
+    over_scores = [name for name in steps_of(both) if "nll_loss_backward" in name]
+    assert over_scores == ["amax+log_exp_sum+nll_loss_backward"]
+
+
+def test_columns_added_with_rows_go_on_per_column():
+    a, weight, bias = ready(30, 50), ready(50).requires_grad_(), ready(50).requires_grad_()
+    x = a.clone().requires_grad_()
+    x.tolist()
+
+    def step():
+        result = torch.nn.functional.layer_norm(x, (50,), weight, bias)
+        result.backward(a)
+        with torch.no_grad():
+            weight.sub_(weight.grad * 0.1)
+            bias.sub_(bias.grad * 0.1)
+        x.grad = weight.grad = bias.grad = None
+
+    assert len(steps_of(step)) == 1
+
+
 def test_columns_have_no_second_walk():
     a = ready(30, 50)
     assert steps_of(lambda: a - a.sum(0, keepdim=True)) == ["sum", "sub"]
