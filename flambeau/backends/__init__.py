@@ -3,6 +3,6 @@
 flambeau has one way to compute, so these answer, and remember what they are told.
 """
 
-from flambeau.backends import cuda, cudnn, mkl, mps, openmp
+from flambeau.backends import cuda, cudnn, mha, mkl, mps, openmp
 
-__all__ = ["cuda", "cudnn", "mkl", "mps", "openmp"]
+__all__ = ["cuda", "cudnn", "mha", "mkl", "mps", "openmp"]

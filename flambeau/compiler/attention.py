@@ -51,7 +51,12 @@ MOST_COLUMNS = 1024
 # Queries that share keys up to which lanes run along columns: a panel would be almost empty.
 FEW_QUERIES = 6
 
-# The tasks that a backward pass should have; more heads than that need no cutting into parts.
+# Keys and values of a head up to this size stay in the second cache; beyond, so many panels of
+# queries at most share a pass over them.
+CACHED_BYTES = 1 << 20
+MOST_PANELS = 4
+
+# The tasks that a pass should have where that can be arranged.
 TASKS_WANTED = 16
 
 Strides = tuple[int, int, int, int]
@@ -173,12 +178,31 @@ def _plan_few(problem: AttentionProblem, target: Target, tile: TileShape) -> Lib
     return writer.finish()
 
 
+def _panels(problem: AttentionProblem, tile: TileShape) -> int:
+    """Panels of queries that a task takes through the keys together.
+
+    One, if a head's keys and values stay in the cache between tasks.
+    """
+    columns = problem.dim + problem.value_dim
+    if problem.keys * columns * tile.size <= CACHED_BYTES:
+        return 1
+    panels = ceil_div(problem.queries, tile.columns)
+    together = problem.batch * problem.heads * panels // TASKS_WANTED
+    return max(1, min(MOST_PANELS, panels, together))
+
+
 def _plan_panels(problem: AttentionProblem, target: Target, tile: TileShape) -> LibraryPlan:
     writer = PlanWriter()
-    blocks = ceil_div(problem.queries, tile.columns)
+    panels = _panels(problem, tile)
+    blocks = ceil_div(problem.queries, panels * tile.columns)
     words = problem.common_words() | problem.result_words("out")
-    words |= {"lse": Pointer("lse"), "heads": problem.heads, "query_blocks": blocks}
-    work = min(problem.queries, tile.columns) * problem.keys * (problem.dim + problem.value_dim)
+    words |= {"lse": Pointer("lse"), "heads": problem.heads}
+    words |= {"panels": panels, "query_blocks": blocks}
+    work = (
+        min(problem.queries, panels * tile.columns)
+        * problem.keys
+        * (problem.dim + problem.value_dim)
+    )
     kernels = forward_module(problem.stored, target)
     tasks = problem.batch * problem.heads * blocks
     writer.add(kernels.step(FORWARD, words, tasks, _grain(work)))

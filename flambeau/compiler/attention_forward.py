@@ -1,4 +1,4 @@
-"""``attention_forward``: softmax(Q K^T) V for one panel of queries per task, in blocks of keys.
+"""``attention_forward``: softmax(Q K^T) V for a few panels of queries per task, in blocks of keys.
 
 Each block rescales what was summed before to the new maximum (Milakov and Gimelshein 2018; Dao and
 others 2022), so the scores never leave the nearest cache.  Exponents are to base 2, with the
@@ -6,6 +6,8 @@ conversion in the scale of the queries.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from flambeau.compiler.attention_block import (
     DENSE,
@@ -23,12 +25,13 @@ from flambeau.compiler.math import log2
 
 FORWARD = "attention_forward"
 
+# A task has up to ``panels`` panels of queries; there are ``query_blocks`` tasks per head.
 # ``lse`` is the base 2 logarithm of the sum of exponentials per (batch, head, query), dense, as
 # what is computed with; infinity for a query that sees nothing.
 FORWARD_WORDS = (
     *operand_words("q", FULL), *operand_words("k", FULL), *operand_words("v", FULL),
     *operand_words("out", DENSE), "lse", *MASK_WORDS, "masked", "causal", "scale",
-    "heads", "group", "queries", "keys", "dim", "value_dim", "query_blocks",
+    "heads", "group", "queries", "keys", "dim", "value_dim", "panels", "query_blocks",
 )  # fmt: skip
 
 
@@ -40,9 +43,11 @@ class ForwardKernel(AttentionKernel):
         builder, tile = self.builder, self.tile
         self.read_words()
         dim, value_dim = self.words["dim"], self.words["value_dim"]
-        self.queries = self.scratch(builder.mul(dim, tile.columns))
+        width = builder.mul(self.words["panels"], tile.columns)
+        self.all_queries = self.scratch(builder.mul(dim, width))
+        self.all_sums = self.scratch(builder.mul(builder.add(value_dim, tile.lanes), width))
+        self.all_levels = self.scratch(builder.mul(width, 2))
         self.scores = self.scratch(self.block * tile.columns)
-        self.sums = self.scratch(builder.mul(builder.add(value_dim, tile.lanes), tile.columns))
         self.mask_panel = self.scratch(self.block * tile.columns)
         self.turned = self.scratch(tile.columns * tile.lanes)
         self.wide: dict[str, Var | None] = dict.fromkeys("qkv")
@@ -54,21 +59,65 @@ class ForwardKernel(AttentionKernel):
         return builder.function(FORWARD, KERNEL_PARAMETERS)
 
     def task(self, number: Var, carried: list[Var]) -> None:
-        builder, tile, words = self.builder, self.tile, self.words
-        self.row_index, block = divide(builder, number, words["query_blocks"])
+        """Up to ``panels`` panels of queries, one after the other for each block of keys."""
+        builder, words = self.builder, self.words
+        self.row_index, group = divide(builder, number, words["query_blocks"])
         self.batch, self.head = divide(builder, self.row_index, words["heads"])
         self.shared_head = builder.div(self.head, words["group"])
-        self.first = builder.mul(block, tile.columns)
-        self.valid = builder.min(builder.sub(words["queries"], self.first), tile.columns)
-        self.vectors = builder.div(builder.add(self.valid, tile.lanes - 1), tile.lanes)
+        self.first_panel = builder.mul(group, words["panels"])
+        all_panels = self.panels_of(words["queries"])
+        count = builder.min(builder.sub(all_panels, self.first_panel), words["panels"])
+        self.each_panel(count, self.start)
+        last = self.last_key
+        blocks = builder.div(builder.add(last, self.block - 1), self.block)
+        builder.loop(0, blocks, 1, [], lambda block, _: self.key_block(block, count))
+        self.each_panel(count, self.finish)
+
+    def panels_of(self, queries: Var) -> Var:
+        columns = self.tile.columns
+        return self.builder.div(self.builder.add(queries, columns - 1), columns)
+
+    @property
+    def last_key(self) -> Var:
+        """The number of keys that the task's last query sees."""
+        builder, words = self.builder, self.words
+        end = builder.mul(
+            builder.add(self.first_panel, words["panels"]), builder.constant(self.tile.columns)
+        )
+        seen = builder.min(words["keys"], builder.min(end, words["queries"]))
+        return builder.select(self.is_causal, seen, words["keys"])
+
+    def each_panel(self, count: Var, body: Callable[[], None]) -> None:
+        builder, tile, words = self.builder, self.tile, self.words
+
+        def panel(index: Var, _: list[Var]) -> None:
+            self.first = builder.mul(builder.add(self.first_panel, index), tile.columns)
+            self.valid = builder.min(builder.sub(words["queries"], self.first), tile.columns)
+            self.vectors = builder.div(builder.add(self.valid, tile.lanes - 1), tile.lanes)
+            start = builder.mul(index, tile.columns)
+            self.queries = self.at(self.all_queries, (start, words["dim"]))
+            extent = builder.add(words["value_dim"], tile.lanes)
+            self.sums = self.at(self.all_sums, (start, extent))
+            self.levels = self.at(self.all_levels, (start, 2))
+            body()
+
+        builder.loop(0, count, 1, [], panel)
+
+    def start(self) -> None:
+        """The queries of a panel, and that nothing was seen yet: no maximum, a sum of 0."""
         self.load_queries()
-        seen = builder.min(words["keys"], builder.add(self.first, self.valid))
-        self.last_key = builder.select(self.is_causal, seen, words["keys"])
-        blocks = builder.div(builder.add(self.last_key, self.block - 1), self.block)
-        lowest = builder.constant(float("-inf"), tile.vector)
-        initial: list[Var] = [lowest] * tile.vectors + [builder.zero(tile.vector)] * tile.vectors
-        _, state = builder.loop(0, blocks, 1, initial, self.key_block)
-        self.finish(state[: tile.vectors], state[tile.vectors :])
+        lowest = self.builder.constant(float("-inf"), self.tile.vector)
+        zero = self.builder.zero(self.tile.vector)
+        self.keep_levels([lowest] * self.tile.vectors, [zero] * self.tile.vectors)
+
+    def keep_levels(self, maxima: list[Var], sums: list[Var]) -> None:
+        for i, value in enumerate((*maxima, *sums)):
+            self.store(value, self.vector_at(self.levels, i))
+
+    def kept_levels(self) -> tuple[list[Var], list[Var]]:
+        count = self.tile.vectors
+        found = [self.load(self.vector_at(self.levels, i)) for i in range(2 * count)]
+        return found[:count], found[count:]
 
     def load_queries(self) -> None:
         builder, tile, words = self.builder, self.tile, self.words
@@ -86,39 +135,59 @@ class ForwardKernel(AttentionKernel):
         row, col = words[f"{name}_row"], words[f"{name}_col"]
         return self.widened(source, row, col, rows, columns, self.wide[name])
 
-    def key_block(self, number: Var, state: list[Var]) -> list[Var]:
-        builder, tile, words = self.builder, self.tile, self.words
-        columns = tile.columns
+    def key_block(self, number: Var, count: Var) -> None:
+        builder, words = self.builder, self.words
         first = builder.mul(number, self.block)
         rows = builder.min(builder.sub(self.last_key, first), self.block)
-        keys, key_row, key_col = self.rows_of("k", first, rows, words["dim"])
+        keys = self.rows_of("k", first, rows, words["dim"])
+        values = self.rows_of("v", first, rows, words["value_dim"])
+        again = builder.compare("sgt", number, 0)
+
+        def panel() -> None:
+            end = builder.add(self.first, self.valid)
+            seen = builder.select(self.is_causal, builder.sub(end, first), rows)
+            some = builder.compare("sgt", seen, 0)
+            here = builder.min(seen, rows)
+            builder.if_(some, lambda: self.attend(keys, values, first, here, again))
+
+        self.each_panel(count, panel)
+
+    def attend(
+        self,
+        keys: tuple[Var, Var, Var],
+        values: tuple[Var, Var, Var],
+        first: Var,
+        rows: Var,
+        again: Var,
+    ) -> None:
+        """A panel of queries against a block of keys; ``again`` unless it is the first block."""
+        builder, words, columns = self.builder, self.words, self.tile.columns
+        source, row, col = keys
         self.product(
-            a=keys, a_row=key_row, a_k=key_col, rows=rows, b=self.queries, b_k=columns,
+            a=source, a_row=row, a_k=col, rows=rows, b=self.queries, b_k=columns,
             k=words["dim"], c=self.scores, c_row=columns, accumulate=0, vectors=self.vectors,
         )  # fmt: skip
         place = self.place("mask", self.batch, self.head, self.first)
         mask = self.at(place, (first, words["mask_col"]))
         self.add_mask(self.scores, columns, mask, self.valid, rows, self.mask_panel)
         self.hide_later(self.scores, columns, self.first, first, rows)
-        maxima, sums, factors = self.softmax(state, rows)
-        again = builder.compare("sgt", number, 0)
+        maxima, sums, factors = self.softmax(rows)
+        self.keep_levels(maxima, sums)
         self.rescale(factors, builder.select(again, words["value_dim"], 0))
-        values, value_row, value_col = self.rows_of("v", first, rows, words["value_dim"])
+        source, row, col = values
         self.product(
-            a=values, a_row=value_col, a_k=value_row, rows=words["value_dim"], b=self.scores,
+            a=source, a_row=col, a_k=row, rows=words["value_dim"], b=self.scores,
             b_k=columns, k=rows, c=self.sums, c_row=columns,
             accumulate=builder.convert("zext", again, "i64"), vectors=self.vectors,
         )  # fmt: skip
-        return [*maxima, *sums]
 
-    def softmax(self, state: list[Var], rows: Var) -> tuple[list[Var], list[Var], list[Var]]:
+    def softmax(self, rows: Var) -> tuple[list[Var], list[Var], list[Var]]:
         """Scores to weights, relative to the maximum so far.
 
         Returns the new maxima and sums, and the factors that bring older sums to that scale.
         """
         builder, tile = self.builder, self.tile
-        count = tile.vectors
-        old, sums = state[:count], state[count:]
+        old, sums = self.kept_levels()
 
         def row_address(number: Var, i: int) -> Var:
             return self.vector_at(self.at(self.scores, (number, tile.columns)), i)
@@ -166,8 +235,9 @@ class ForwardKernel(AttentionKernel):
 
         builder.loop(0, rows, 1, [], row)
 
-    def finish(self, maxima: list[Var], sums: list[Var]) -> None:
+    def finish(self) -> None:
         builder, tile, words = self.builder, self.tile, self.words
+        maxima, sums = self.kept_levels()
         zero, one = builder.zero(tile.vector), builder.constant(1.0, tile.vector)
         endless = builder.constant(float("inf"), tile.vector)
         inverses = []

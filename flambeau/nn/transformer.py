@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from flambeau.backends import mha
 from flambeau.graph import grad_mode
 from flambeau.nn import functional as F
 from flambeau.nn import init
@@ -252,7 +253,9 @@ class TransformerEncoder(Module):
         return output if self.norm is None else self.norm(output)
 
     def _leaves_out_padding(self, src: Tensor) -> bool:
-        if not self.use_nested_tensor or src.dim() != 3 or self.layers[0].training:
+        if not (self.use_nested_tensor and mha.get_fastpath_enabled()):
+            return False
+        if src.dim() != 3 or self.layers[0].training:
             return False
         tensors = (src, *self.layers[0].parameters())
         return not (grad_mode.enabled and any(t.requires_grad for t in tensors))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from flambeau.compiler import attention
 from flambeau.compiler.attention import (
     AttentionProblem,
     backward_module,
@@ -135,6 +136,24 @@ def test_results_and_gradients(kind: dtype, causal: bool, masked: bool, target: 
             difference = np.abs(array - reference[what]).max() / scale
             assert difference < TOLERANCE[kind], (name, what, difference)
             assert (array == again[what]).all(), f"{name}: {what} depends on the cut"
+
+
+@pytest.mark.parametrize("kind", [float32, float16], ids=lambda kind: kind.name)
+def test_panels_that_share_a_pass_change_no_bit(
+    kind: dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = possible_targets()[0]
+    sizes = (2, 8, 2, 150, 300, 16, 24)
+    for causal, masked in ((False, False), (True, False), (True, True)):
+        operands = operands_of(sizes, kind, masked)
+        problem = problem_of(sizes, kind, causal, operands | {"out": operands["grad"]})
+        tasks = plan_attention(problem, target).steps[0].tasks
+        alone = results(sizes, kind, causal, operands, target, None)
+        monkeypatch.setattr(attention, "CACHED_BYTES", 0)
+        assert plan_attention(problem, target).steps[0].tasks < tasks
+        together = results(sizes, kind, causal, operands, target, None)
+        monkeypatch.undo()
+        assert (alone["out"] == together["out"]).all()
 
 
 def test_few_queries_take_a_pass_over_memory() -> None:
