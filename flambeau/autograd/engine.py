@@ -7,7 +7,6 @@ a gradient that nobody asks for is never computed.
 
 from __future__ import annotations
 
-import functools
 import heapq
 import sys
 import warnings
@@ -499,7 +498,6 @@ def fit_gradient(gradient: Tensor, layout: Layout | None) -> Tensor:
     return gradient
 
 
-@functools.lru_cache(maxsize=256)
 def _stand_in(layout: Layout) -> Tensor:
     """In the place of an input that only unwanted gradients depend on; never computed with."""
     zero = filled(Layout.of((), layout.dtype), 0)

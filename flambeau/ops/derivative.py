@@ -27,8 +27,7 @@ class Derivative:
     """A derivative rule and where each of its parameters comes from.
 
     ``grad`` (or ``grad0``, ``grad1`` …) are the outputs' gradients, ``result`` (``result0`` …) the
-    outputs, ``needs`` the set of input names whose gradient is wanted (a rule with it may get None
-    for an input that was saved for others only), ``layouts`` those of all
+    outputs, ``needs`` the set of input names whose gradient is wanted, ``layouts`` those of all
     inputs, ``self_layout`` the layout of
     the input ``self`` (its contents are not kept); any other name is an argument of the operator.
     """
@@ -60,7 +59,6 @@ class Derivative:
         self.recipe = tuple(self._source(name, names) for name in self.parameters)
         self.list_name = next((p.name for p in schema.parameters if p.kind == "Tensor[]"), None)
 
-        self.takes_needs = "needs" in self.parameters
         self.known_needs: dict[int, frozenset[str]] = {}
 
     def run(self, node: Node, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -78,9 +76,10 @@ class Derivative:
                     if value._storage.version != node.versions[which]:
                         refuse_changed(value, node.versions[which], node)
                 elif value is UNNEEDED:
-                    value = None
-                    if not self.takes_needs:
-                        value = above.stand_in(node.layouts[self.saved_inputs[which]])
+                    layout = node.layouts[self.saved_inputs[which]]
+                    value = layout.views.get(UNNEEDED)
+                    if value is None:
+                        value = layout.views[UNNEEDED] = above.stand_in(layout)
                 elif type(value) is SavedResult:
                     value = unpack_result(value, node)
                 elif isinstance(value, Tensor) and value._storage.version != node.versions[which]:

@@ -164,3 +164,13 @@ def test_methods_and_operators_take_the_same_path():
     assert a.tolist() == expected and a._version == 1
     a.add_(b, alpha=2)
     assert a.tolist() == [3.0, 4.0, 5.0, 6.0] and a._version == 2
+
+
+def test_an_unsaved_input_still_has_a_shape():
+    """Only the weight wants a gradient, so the weight itself is not saved; and the other way."""
+    x, weight = torch.ones(1, 1, 4, 4), torch.ones(2, 1, 3, 3)
+    for wanting in (x, weight):
+        wanting.requires_grad_()
+        torch.nn.functional.conv2d(x, weight).sum().backward()
+        assert wanting.grad.shape == wanting.shape
+        wanting.requires_grad_(False)
