@@ -169,6 +169,12 @@ def substitute_in_graph(original_fn: Any, **options: Any) -> Callable[[Any], Any
     return unchanged
 
 
+def forget_latest() -> None:
+    """Makes every compiled function look at the stance in its next call."""
+    for function in tuple(_compiled):
+        function.latest = None
+
+
 class set_stance:
     """``with set_stance("force_eager"):`` runs compiled functions as they are."""
 
@@ -180,12 +186,14 @@ class set_stance:
             raise RuntimeError(f"invalid torch.compile stance '{stance}'")
         self.previous = CompiledFunction.forced_eager
         CompiledFunction.forced_eager = stance == "force_eager"
+        forget_latest()
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *exception: object) -> None:
         CompiledFunction.forced_eager = self.previous
+        forget_latest()
 
 
 def mark_dynamic(t: Any, index: Any, *, hint_override: Any = None, **bounds: Any) -> None:

@@ -294,7 +294,9 @@ class ReplayedGraph:
         known = self.recordings.get(key)
         versions = node.versions
         if known is not None and [s.version for s in storages] == versions:
-            environment = known.recording.replay([*_Holders.of(storages), *given])
+            environment = known.recording.replay_over(
+                [*storages, *[grad._storage for grad in given]]
+            )
             if environment is not None:
                 return [None if r is None else r.make(environment) for r in known.results]
         return self._walk(storages, versions, grads, given, key)
@@ -309,16 +311,16 @@ class ReplayedGraph:
     ) -> list[Tensor | None]:
         """Walks the graph itself, and captures that."""
         built = self.template.build(storages, versions)
-        recorder = Recorder([*_Holders.of(storages), *given], (), own_graph=True)
+        recorder = Recorder([*map(_Holder, storages), *given], (), own_graph=True)
         found: list[Tensor | None] = recorder.run(self._gradients, built, grads)
         if any(storage.version != then for storage, then in zip(storages, versions, strict=True)):
             return found
-        try:
-            results = tuple(None if g is None else recorder.part(g) for g in found)
-        except NotRepeatable:
-            return found
         recording = recorder.finish()
         if recording is not None:
+            try:
+                results = tuple(None if g is None else recorder.part(g) for g in found)
+            except NotRepeatable:
+                return found
             recording.keep_only({r.position for r in results if r is not None})
             while len(self.recordings) >= MAX_RECORDINGS:
                 del self.recordings[next(iter(self.recordings))]
@@ -340,15 +342,11 @@ class ReplayedGraph:
         return gradients_at(built.ends, outputs, seeds)
 
 
-class _Holders:
-    """Storages as inputs of a recording, which takes tensors."""
+class _Holder:
+    """A storage as an input of a recorder, which looks at tensors."""
 
-    __slots__ = ("_storage", "_grad")
+    __slots__ = ("_grad", "_storage")
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._grad = None
-
-    @staticmethod
-    def of(storages: Sequence[Storage]) -> list[Any]:
-        return [_Holders(storage) for storage in storages]

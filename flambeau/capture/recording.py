@@ -16,6 +16,7 @@ from flambeau.engine.segment import Environment, NotRepeatable, Segment
 from flambeau.engine.storage import Storage
 from flambeau.engine.tape import thread
 from flambeau.engine.turns import turns
+from flambeau.engine.watch import checks
 from flambeau.tensor import Tensor
 
 # Values that a replay may hand on as they are: nobody can change them.
@@ -82,7 +83,7 @@ def filled_in(value: Any, environment: Environment) -> Any:
 class HostAction:
     """A routine to be called again; ``result`` is where the storage of its result goes, or -1."""
 
-    __slots__ = ("args", "function", "kwargs", "result")
+    __slots__ = ("args", "function", "is_check", "kwargs", "result")
 
     def __init__(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], result: int
@@ -91,6 +92,12 @@ class HostAction:
         self.args = tuple(args)
         self.kwargs = kwargs
         self.result = result
+        self.is_check = result < 0 and function in checks
+
+    def bind_constants(self, storages: Sequence[Storage | None]) -> None:
+        """Makes those of its tensors that are the same in every replay."""
+        self.args = tuple(_bound(value, storages) for value in self.args)
+        self.kwargs = {name: _bound(value, storages) for name, value in self.kwargs.items()}
 
     def positions(self) -> set[int]:
         found: set[int] = set()
@@ -105,6 +112,13 @@ class HostAction:
         )
         if self.result >= 0:
             environment[self.result] = result._storage
+
+
+def _bound(value: Any, storages: Sequence[Storage | None]) -> Any:
+    if isinstance(value, Part):
+        storage = storages[value.position]
+        return value if storage is None else Tensor._from_storage(storage, value.layout)
+    return value
 
 
 def _collect(values: Sequence[Any], found: set[int]) -> None:
@@ -199,9 +213,18 @@ class Recording:
         self.grad_layouts = tuple(grad_layouts)
         self.made = tuple(made)
         self.same = tuple(same)
-        self.events = tuple(events)
+        self.events = _in_few(events)
         self.versions = tuple(versions)
-        segments = [event for event in events if isinstance(event, Segment)]
+        # Checks come first where possible; nothing has happened yet when they raise.
+        count = 0
+        while count < len(self.events) and _is_check(self.events[count]):
+            count += 1
+        self.checks: tuple[Any, ...] = self.events[:count]
+        self.events = self.events[count:]
+        for event in (*self.checks, *self.events):
+            if isinstance(event, HostAction):
+                event.bind_constants(self.storages)
+        segments = [event for event in self.events if isinstance(event, Segment)]
         self.opening = segments[0] if segments else None
         self.calls = sum(segment.calls for segment in segments)
         self.outside = set().union(*(s.positions() for s in segments)) if segments else set()
@@ -209,6 +232,9 @@ class Recording:
         alone = bool(self.events) and self.events[0] is self.opening
         alone = alone and all(isinstance(event, Effects) for event in self.events[1:])
         self.alone: Segment | None = self.opening if alone else None
+        self.plain = bool(alone and len(self.events) == 1) and not (
+            self.made or self.grads or self.same or self.checks or self.versions
+        )
 
     @property
     def starts_empty(self) -> bool:
@@ -228,19 +254,30 @@ class Recording:
 
     def replay(self, inputs: Sequence[Tensor]) -> Environment | None:
         """Does it again; None, with nothing done, where tape or inputs do not fit."""
+        return self.replay_over([tensor._storage for tensor in inputs], inputs)
+
+    def replay_over(
+        self, storages: Sequence[Storage], inputs: Sequence[Tensor] = ()
+    ) -> Environment | None:
+        """The same over the inputs' storages; a recording without effects needs no more."""
         environment: Any = self.storages.copy()
         for k, number in self.inputs:
-            environment[k] = inputs[number]._storage
-        for k, nbytes, where in self.made:
-            environment[k] = Storage(nbytes, where)
+            environment[k] = storages[number]
         tape = thread.tape
         alone = self.alone
+        if self.plain:
+            fits = self.calls < tape.remaining and alone.put(tape, environment)  # type: ignore[union-attr]
+            return environment if fits else None
+        for k, nbytes, where in self.made:
+            environment[k] = Storage(nbytes, where)
         for k, target in self.grads:
             owner = inputs[target] if isinstance(target, int) else target
             environment[k] = owner._grad._storage  # type: ignore[union-attr]
         for number, k in self.same:
-            if inputs[number]._storage is not environment[k]:
+            if storages[number] is not environment[k]:
                 return None
+        for check in self.checks:
+            check.run(environment)
         if alone is not None:
             if self.calls >= tape.remaining or not alone.put(tape, environment):
                 return None
@@ -282,7 +319,7 @@ class Recording:
     def needed(self) -> set[int]:
         """The positions that events ask for."""
         found: set[int] = set()
-        for event in self.events:
+        for event in (*self.checks, *self.events):
             found |= event.positions()
         return found
 
@@ -293,3 +330,42 @@ class Recording:
             if isinstance(event, Segment):
                 event.keep_only(needed)
         self.versions = tuple((k, v) for k, v in self.versions if k in needed)
+
+
+def _is_check(event: Event) -> bool:
+    return isinstance(event, HostAction) and event.is_check
+
+
+def _in_few(events: Sequence[Event]) -> tuple[Event, ...]:
+    """The events with checks moved before segments that do not concern them, and those joined.
+
+    A check may come before a segment that makes nothing that it looks at and writes nothing that
+    existed before: if it raises, nobody can tell the difference.
+    """
+    result: list[Event] = []
+    for event in events:
+        if _is_check(event):
+            at = len(result)
+            while at and _can_pass(result[at - 1], event):
+                at -= 1
+            result.insert(at, event)
+        elif isinstance(event, Segment) and result and isinstance(result[-1], Segment):
+            before = result[-1]
+            if event.follows(before):
+                result[-1] = before.joined(event)
+            else:
+                result.append(event)
+        else:
+            result.append(event)
+    return tuple(result)
+
+
+def _can_pass(before: Event, check: Event) -> bool:
+    if not isinstance(before, Segment):
+        return False
+    fresh = {k for k, nbytes, _ in before.bindings if nbytes >= 0}
+    if fresh & check.positions():
+        return False
+    first = before.first
+    slots = [first + n for n, (_, nbytes, _) in enumerate(before.bindings) if nbytes >= 0]
+    return before.written() <= set(slots)

@@ -18,6 +18,65 @@ from flambeau.tensor import Tensor
 _NUMBERS = (int, bool, str, bytes, type(None))
 
 
+def modes() -> tuple[Any, ...]:
+    """The switches that trusted code reads."""
+    return (
+        grad_mode.enabled,
+        grad_mode.inference,
+        grad_mode.checks_nan,
+        config.default_dtype,
+        config.window,
+        hook_state.installed,
+    )
+
+
+class Plain:
+    """The usual arguments: tensors of certain layouts, leaves and nobody's views, in order.
+
+    Comparing with it takes a third of the time that a signature takes.
+    """
+
+    __slots__ = ("_layouts", "_modes", "_requires_grad", "count")
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        self.count = len(inputs)
+        self._layouts = [t._layout for t in inputs]
+        self._requires_grad = [t._requires_grad for t in inputs]
+        self._modes = modes()
+
+    @staticmethod
+    def of(args: Sequence[Any], kwargs: dict[str, Any]) -> Plain | None:
+        """What describes these arguments; None where they are not that plain."""
+        if kwargs or not all(map(_is_plain_tensor, args)) or len(set(map(id, args))) != len(args):
+            return None
+        return Plain(args)
+
+    def matches(self, args: Sequence[Any]) -> bool:
+        """Whether a call with these arguments has the same signature."""
+        if modes() != self._modes:
+            return False
+        for tensor, layout, requires_grad in zip(args, self._layouts, self._requires_grad):
+            kind = tensor.__class__
+            if (
+                (kind is not Tensor and kind is not Parameter)
+                or tensor._layout is not layout
+                or tensor._requires_grad is not requires_grad
+                or tensor._grad_fn is not None
+                or tensor._base is not None
+                or tensor._hooks is not None
+                or tensor._view_version < 0
+            ):
+                return False
+        return True
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    if value.__class__ is not Tensor and value.__class__ is not Parameter:
+        return False
+    alone = value._base is None and value._hooks is None and value._grad_fn is None
+    return alone and value._view_version >= 0
+
+
 class Signature:
     """The key of one call, its ``inputs`` (tensors) and its other ``objects``, both in order."""
 
@@ -26,15 +85,7 @@ class Signature:
     def __init__(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         self.inputs: list[Tensor] = []
         self.objects: list[Any] = []
-        # The switches that trusted code reads.
-        parts: list[Any] = [
-            grad_mode.enabled,
-            grad_mode.inference,
-            grad_mode.checks_nan,
-            config.default_dtype,
-            config.window,
-            hook_state.installed,
-        ]
+        parts: list[Any] = list(modes())
         for value in args:
             kind = value.__class__
             if kind is Tensor or kind is Parameter:

@@ -65,6 +65,37 @@ class Segment:
         self.numbers = list(numbers)
         self.bindings = tuple((b.position, b.nbytes, b.device) for b in bindings)
 
+    def joined(self, after: Segment) -> Segment:
+        """This segment and the one that follows it, as one."""
+        own = range(self.first, self.first + len(self.bindings))
+        expected = self.expected + tuple(
+            pair for pair in after.expected if pair[1] not in own and pair not in self.expected
+        )
+        whole = Segment(
+            self.start,
+            after.end,
+            self.calls + after.calls,
+            self.first,
+            expected,
+            (),
+            self.numbers + after.numbers,
+        )
+        whole.bindings = self.bindings + after.bindings
+        return whole
+
+    def follows(self, before: Segment) -> bool:
+        """Whether nothing but ``before`` stands between its start and this one's."""
+        return self.start is before.end and self.first == before.first + len(before.bindings)
+
+    def written(self) -> set[int]:
+        """The slots that the calls write."""
+        slots: set[int] = set()
+        call: Call | None = self.end
+        while call is not None and call is not self.start:
+            slots.update(view.slot for view in call.writes)
+            call = call.parent
+        return slots
+
     def keep_only(self, needed: set[int]) -> None:
         """Lets go of fresh storages that nothing but the tape needs."""
         self.bindings = tuple(

@@ -33,6 +33,18 @@ def keep_lasting(storage: Any) -> None:
     lasting[id(storage)] = storage
 
 
+def host_check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks a routine that only looks at tensors' values and raises where it dislikes them.
+
+    A capture keeps it like a `host_action`, and may run it earlier or once more.
+    """
+    checks.add(function)
+    return host_action(function)
+
+
+checks: set[Callable[..., Any]] = set()
+
+
 def host_action(function: Callable[..., Any]) -> Callable[..., Any]:
     """Marks a routine that reads or writes memory when it is called, and only through tensors.
 

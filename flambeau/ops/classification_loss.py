@@ -14,7 +14,7 @@ from flambeau.compiler import kernel as k
 from flambeau.compiler import math
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
-from flambeau.engine.watch import host_action, watch
+from flambeau.engine.watch import host_check, watch
 from flambeau.graph import grad_mode
 from flambeau.ops.conversion import to_dtype
 from flambeau.ops.declare import composite, operation_dtype
@@ -343,7 +343,7 @@ def ready_values(tensor: Tensor) -> np.ndarray:
     return np.ndarray(layout.shape, layout.dtype.numpy, memory, layout.offset * size, strides)
 
 
-@host_action
+@host_check
 def _check_range(target: Tensor, classes: int, ignore_index: int) -> None:
     """Classes out of range are an error at the call, as in PyTorch."""
     if not target.numel():

@@ -15,7 +15,7 @@ from flambeau.compiler import math
 from flambeau.core import dtype as types
 from flambeau.core.dtype import promote_types
 from flambeau.core.layout import broadcast_shapes
-from flambeau.engine.watch import host_action
+from flambeau.engine.watch import host_check
 from flambeau.graph import grad_mode
 from flambeau.ops.classification_loss import (
     MEAN,
@@ -292,7 +292,7 @@ def binary_cross_entropy(self, target, weight, reduction):
     return _binary_cross_entropy.record([self, target, weight, reduction])
 
 
-@host_action
+@host_check
 def _check_probabilities(within):
     if not ready_values(within).all():
         raise RuntimeError("all elements of input should be between 0 and 1")

@@ -6,7 +6,7 @@ from flambeau.compiler import kernel as k
 from flambeau.compiler import math
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
-from flambeau.engine.watch import host_action
+from flambeau.engine.watch import host_check
 from flambeau.interchange import shared_array
 from flambeau.ops.creation import filled, like_layout
 from flambeau.ops.declare import (
@@ -202,7 +202,7 @@ def common_of(*operands):
     return common_dtype([o._layout if isinstance(o, Tensor) else type(o) for o in operands])
 
 
-@host_action
+@host_check
 def refuse_zero_divisor(dividend, divisor):
     """PyTorch's error for whole numbers divided by zero; looks at the divisor's values."""
     if common_of(dividend, divisor).category != "integer":

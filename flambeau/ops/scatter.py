@@ -16,7 +16,7 @@ from flambeau.compiler.scatter import plan_nonzero, plan_scatter
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout, may_overlap_itself, reach
 from flambeau.engine.call import Call, Library, Lowered, View
-from flambeau.engine.watch import host_action
+from flambeau.engine.watch import host_check
 from flambeau.interchange import shared_array
 from flambeau.ops import call as path
 from flambeau.ops.creation import arange, empty_tensor, filled
@@ -34,7 +34,7 @@ def bounds(index: Tensor) -> tuple[int, int] | None:
     return int(values.min()), int(values.max())
 
 
-@host_action
+@host_check
 def check_indices(index: Tensor, dim: int, size: int) -> None:
     """IndexError where an entry is outside ``[-size, size)``."""
     found = bounds(index)
@@ -44,7 +44,7 @@ def check_indices(index: Tensor, dim: int, size: int) -> None:
     raise IndexError(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
 
 
-@host_action
+@host_check
 def check_range(index: Tensor, size: int, error: type[Exception], message: str) -> None:
     """The error where an entry is outside ``[0, size)``; its message may name the ``{wrong}``."""
     found = bounds(index)
