@@ -23,6 +23,7 @@ from flambeau.capture.recording import is_plain
 from flambeau.engine.segment import NotRepeatable
 from flambeau.nn.hook_registry import global_hooks, hook_state
 from flambeau.nn.module import Module
+from flambeau.ops.operator import Operator
 from flambeau.optim.optimizer import Optimizer
 from flambeau.tensor import Tensor
 
@@ -33,9 +34,9 @@ _LEAVES = (
     types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
     types.MethodWrapperType, types.GetSetDescriptorType, types.MemberDescriptorType,
     types.ClassMethodDescriptorType, types.CodeType, types.NotImplementedType, types.GenericAlias,
-    types.UnionType, re.Pattern, enum.Enum,
+    types.UnionType, re.Pattern, enum.Enum, Operator,
 )  # fmt: skip
-_OWN_LEAVES = ("Operator", "Generator", "finfo", "iinfo", "Config")
+_OWN_LEAVES = ("Generator", "finfo", "iinfo", "Config")
 _HOOK_TABLES = (
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
     "_compiled_call_impl",

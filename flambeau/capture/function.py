@@ -258,6 +258,10 @@ class CompiledFunction:
         recording = recorder.finish()
         if recording is None:
             return recorder.refusal
+        if not recording.calls:
+            # Only views, or an optimizer's step: calling the function is the quickest.
+            self.gave_up = True
+            return None
         try:
             outputs = Outputs(recorder, explorer.objects, result)
         except NotRepeatable as reason:
@@ -271,7 +275,6 @@ class CompiledFunction:
 
     def _failed(self, trial: Trial, reason: str) -> None:
         self.last_failure = reason
-        trial.observation = None
         trial.attempts += 1
         if self.fullgraph:
             raise Unsupported(f"flambeau.compile: fullgraph=True, but {reason}")

@@ -1,6 +1,8 @@
 """The bits of an example's parameters after so many steps, for comparing ways to run it.
 
-python -m tests.examples.state_after examples/lenet.py 200
+python -m tests.examples.state_after examples/lenet.py 200 [compiled]
+
+``compiled`` compiles every module that the program calls itself, as `Module.compile` does.
 """
 
 from __future__ import annotations
@@ -20,11 +22,31 @@ class _Enough(Exception):
     """So many steps were taken."""
 
 
-def state_after(program: str, steps: int) -> str:
+def compile_outermost() -> None:
+    """Makes every module compile itself when the program calls it, and not another module."""
+    plain_call = torch.nn.Module.__call__
+    depth = 0
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal depth
+        if depth == 0 and "_compiled_call_impl" not in self.__dict__:
+            self.compile()
+        depth += 1
+        try:
+            return plain_call(self, *args, **kwargs)
+        finally:
+            depth -= 1
+
+    torch.nn.Module.__call__ = call
+
+
+def state_after(program: str, steps: int, compiled: bool = False) -> str:
     """Runs the program for at most ``steps`` optimiser steps; how many, and a digest of all
     parameters.
     """
     torch.install_as_torch()
+    if compiled:
+        compile_outermost()
     taken = 0
     parameters: list[Any] = []
 
@@ -51,4 +73,4 @@ def state_after(program: str, steps: int) -> str:
 
 
 if __name__ == "__main__":
-    print(state_after(sys.argv[1], int(sys.argv[2])))
+    print(state_after(sys.argv[1], int(sys.argv[2]), "compiled" in sys.argv))

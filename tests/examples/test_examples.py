@@ -48,6 +48,19 @@ def test_neither_window_nor_threads_change_a_bit(program):
         assert state(FLAMBEAU_NUM_THREADS=threads) == alone
 
 
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_compiled_modules_change_no_bit(program):
+    command = [sys.executable, "-W", "ignore", "-m", "tests.examples.state_after"]
+    command += [str(program), str(STEPS)]
+    plain, compiled = (
+        subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
+        for more in ((), ("compiled",))
+    )
+    assert compiled.returncode == 0, compiled.stderr
+    assert "falls back" not in compiled.stderr
+    assert compiled.stdout == plain.stdout
+
+
 def test_eager_and_deferred_losses_are_the_same_digits():
     program = ROOT / "examples" / "text_classifier.py"
     deferred = run(program, "--losses")
