@@ -44,6 +44,12 @@ _HOOK_TABLES = (
 _MODULE_TABLES = ("_parameters", "_buffers", "_modules")
 
 
+class Wrapper:
+    """Something that is called in place of ``function`` and does the same."""
+
+    function: Any
+
+
 class Explorer:
     """Collects guards, and the ``tensors`` and ``objects`` that the code can reach."""
 
@@ -133,6 +139,9 @@ class Explorer:
     def _method(self, method: types.MethodType, where: str) -> None:
         self._follow(method.__func__, where)
         self._follow(method.__self__, where)
+
+    def _wrapper(self, wrapper: Wrapper, where: str) -> None:
+        self._follow(wrapper.function, where)
 
     def _partial(self, partial: functools.partial, where: str) -> None:
         if type(partial) is not functools.partial:
@@ -332,6 +341,7 @@ _VISITS: tuple[tuple[Any, Any], ...] = (
     (Module, Explorer._neural_module),
     (Optimizer, Explorer._optimizer),
     (functools.partial, Explorer._partial),
+    (Wrapper, Explorer._wrapper),
     (staticmethod, Explorer._descriptor),
     (classmethod, Explorer._descriptor),
     (property, Explorer._property),

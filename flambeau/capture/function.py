@@ -16,7 +16,7 @@ from types import MethodType
 from typing import Any
 
 from flambeau.capture.errors import Unsupported
-from flambeau.capture.exploration import Explorer
+from flambeau.capture.exploration import Explorer, Wrapper
 from flambeau.capture.guards import Guards
 from flambeau.capture.observation import Observation
 from flambeau.capture.outputs import Outputs
@@ -80,12 +80,14 @@ class Captured:
 class Trial:
     """The attempts to capture one signature."""
 
-    __slots__ = ("_places", "attempts", "captures", "observation")
+    __slots__ = ("_places", "attempts", "captures", "follows_others", "observation")
 
     def __init__(self) -> None:
         self.observation: Observation | None = None
         self.attempts = 0
         self.captures = 0
+        # Whether a capture may start where other calls are pending.
+        self.follows_others = True
         self._places: dict[Any, int] = {}
 
     def returns_to(self, place: Any) -> bool:
@@ -93,7 +95,7 @@ class Trial:
 
         Then a capture that starts there lets its operations run together with those.
         """
-        if self.captures >= MAX_CAPTURES or place.parent is None:
+        if self.captures >= MAX_CAPTURES or place.parent is None or not self.follows_others:
             return False
         if len(self._places) >= _MAX_PLACES:
             self._places.clear()
@@ -101,7 +103,7 @@ class Trial:
         return count >= 2
 
 
-class CompiledFunction:
+class CompiledFunction(Wrapper):
     """What ``torch.compile(function)`` gives; calling it is calling the function."""
 
     forced_eager = False
@@ -271,6 +273,7 @@ class CompiledFunction:
         known.insert(0, Captured(explorer.guards, recording, outputs, bound))
         trial.captures += 1
         trial.attempts = 0
+        trial.follows_others = not recording.acts
         return None
 
     def _failed(self, trial: Trial, reason: str) -> None:

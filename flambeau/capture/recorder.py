@@ -132,9 +132,15 @@ class Recorder:
         if tape.slots and tape.cursor is tape.root:
             tape.flush()
         self.listening = True
+        self.flushed_aside = False
         self.first_sequence = next_sequence()
         self.place = Place(tape)
         self._remember_tensors()
+        self.pending = {
+            position
+            for reference, position in self.positions.values()
+            if reference().tape is not None
+        }
         watchers.append(self._flushing)
         watch.capture = self
         try:
@@ -159,6 +165,8 @@ class Recorder:
         self.refuse("reads a value of a tensor (or its address)")
 
     def _flushing(self, tape: Tape, plan: Any) -> None:
+        if tape is self.tape and not self.listening:
+            self.flushed_aside = True
         if tape is not self.tape or not self.listening:
             return
         if get_ident() != tape.owner:
@@ -191,7 +199,13 @@ class Recorder:
             named = {name: template(value, self.part) for name, value in kwargs.items()}
         except NotRepeatable as reason:
             self.refuse(str(reason))
+        self.flushed_aside = False
         result = self._aside(function, args, kwargs)
+        if self.flushed_aside:
+            # It needed what was pending; a replay runs that before, whatever the call needs then.
+            self.events.append(Flush())
+            if self.tape.slots:
+                self.refuse(f"calls {function.__name__}, which runs pending work and adds to it")
         if self.refusal is not None:
             return result
         position = -1
@@ -312,6 +326,7 @@ class Recorder:
             self.events,
             versions,
             self.grad_layouts,
+            self.pending,
         )
 
 

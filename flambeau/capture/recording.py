@@ -193,6 +193,7 @@ class Recording:
     ``storages`` is the environment's first state: constants, and None where a replay fills in:
     ``inputs`` from its input tensors, ``grads`` from tensors' gradients, ``made`` with new memory.
     ``grad_layouts`` says for tensors whose gradients take part whether they have one.
+    ``pending`` are the given storages, by position, on which work was pending.
     ``same`` lists inputs that must share a storage with another input or be over a constant one.
     """
 
@@ -206,11 +207,13 @@ class Recording:
         events: Sequence[Event],
         versions: Sequence[tuple[int, int]],
         grad_layouts: Sequence[tuple[Tensor | int, Layout | None]],
+        pending: set[int],
     ) -> None:
         self.storages = list(storages)
         self.inputs = tuple(inputs)
         self.grads = tuple(grads)
         self.grad_layouts = tuple(grad_layouts)
+        self.pending = pending
         self.made = tuple(made)
         self.same = tuple(same)
         self.events = _in_few(events)
@@ -227,6 +230,8 @@ class Recording:
         segments = [event for event in self.events if isinstance(event, Segment)]
         self.opening = segments[0] if segments else None
         self.calls = sum(segment.calls for segment in segments)
+        acting = [event for event in self.events if isinstance(event, HostAction)]
+        self.touched = set().union(*(event.positions() for event in acting)) if acting else set()
         self.outside = set().union(*(s.positions() for s in segments)) if segments else set()
         # Nearly always a replay is one segment, and effects perhaps.
         alone = bool(self.events) and self.events[0] is self.opening
@@ -235,6 +240,11 @@ class Recording:
         self.plain = bool(alone and len(self.events) == 1) and not (
             self.made or self.grads or self.same or self.checks or self.versions
         )
+
+    @property
+    def acts(self) -> bool:
+        """Whether routines of the host come between, which may run what is pending."""
+        return not all(isinstance(event, Segment | Effects) for event in self.events)
 
     @property
     def starts_empty(self) -> bool:
@@ -304,6 +314,11 @@ class Recording:
             storage = environment[k]
             if storage is not None and storage.is_exported():
                 return False
+        for k in self.touched:
+            # A routine of the host runs what is pending on the memory that it needs.
+            storage = environment[k]
+            if storage is not None and (storage.tape is not None) is not (k in self.pending):
+                return False
         return self.opening is None or self.opening.fits(tape, environment)
 
     def _run(self, tape: Any, environment: Environment, inputs: Sequence[Tensor]) -> None:
@@ -361,6 +376,8 @@ def _in_few(events: Sequence[Event]) -> tuple[Event, ...]:
 
 
 def _can_pass(before: Event, check: Event) -> bool:
+    if isinstance(before, Flush):
+        return True
     if not isinstance(before, Segment):
         return False
     fresh = {k for k, nbytes, _ in before.bindings if nbytes >= 0}

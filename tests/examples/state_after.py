@@ -2,7 +2,7 @@
 
 python -m tests.examples.state_after examples/lenet.py 200 [compiled]
 
-``compiled`` compiles every module that the program calls itself, as `Module.compile` does.
+``compiled`` compiles the first module that the program calls, its model.
 """
 
 from __future__ import annotations
@@ -22,20 +22,14 @@ class _Enough(Exception):
     """So many steps were taken."""
 
 
-def compile_outermost() -> None:
-    """Makes every module compile itself when the program calls it, and not another module."""
+def compile_first() -> None:
+    """Makes the first module that the program calls compile itself."""
     plain_call = torch.nn.Module.__call__
-    depth = 0
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal depth
-        if depth == 0 and "_compiled_call_impl" not in self.__dict__:
-            self.compile()
-        depth += 1
-        try:
-            return plain_call(self, *args, **kwargs)
-        finally:
-            depth -= 1
+        torch.nn.Module.__call__ = plain_call
+        self.compile()
+        return self(*args, **kwargs)
 
     torch.nn.Module.__call__ = call
 
@@ -46,7 +40,7 @@ def state_after(program: str, steps: int, compiled: bool = False) -> str:
     """
     torch.install_as_torch()
     if compiled:
-        compile_outermost()
+        compile_first()
     taken = 0
     parameters: list[Any] = []
 
