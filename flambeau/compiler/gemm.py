@@ -8,6 +8,7 @@ module per element type and target serves all products.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from flambeau.compiler.builder import module
 from flambeau.compiler.epilogue import EPILOGUE_POINTERS, NO_EPILOGUE, Grid
@@ -24,7 +25,7 @@ from flambeau.compiler.gemm_operands import (
     StepWriter,
     divide_up,
 )
-from flambeau.compiler.gemm_pack import PACK, pack_functions
+from flambeau.compiler.gemm_pack import PACK, PACK_ROWS, pack_functions
 from flambeau.compiler.gemm_problem import GemmPlan, GemmProblem, Simplified, simplify
 from flambeau.compiler.gemm_tile import (
     COMMON_ACTIVATIONS,
@@ -70,18 +71,22 @@ LONG_BATCH = 8
 SMALL_WORK_IN_BATCH = 1 << 21
 
 # Length of a block of k: a panel of B (and one of A beside it) then fits the nearest cache.
-BLOCK = 256
+BLOCK = 384
 
 # Bytes of packed panels for one span of k, beyond which the work is done span by span.
 SPAN_BYTES = 1 << 20
 
 # Sizes from which on packing pays for itself (measured on a Xeon with AVX-512): rows that use a B
-# with dense rows, columns that use an A with dense rows, and an A with dense columns, which is
-# reached through so many bytes of stride that every k is another page.
+# with dense rows, fewer where each row is on another page; columns that use an A with dense rows,
+# and an A with dense columns, each of which is another page.
 ROWS_TO_PACK_B = 640
+ROWS_TO_PACK_FAR_B = 192
 COLUMNS_TO_PACK_A = 1024
 COLUMNS_TO_PACK_STRIDED_A = 256
 PAGE_BYTES = 4096
+
+# Panels of columns of a task from which on it packs its own rows of A.
+COLUMNS_TO_PACK_IN_TASKS = 16
 
 # The panels of A and of B of a task at most; and the tasks that a large product should have.
 ROW_PANELS_PER_TASK = 4
@@ -89,7 +94,7 @@ COLUMN_PANELS_PER_TASK = 32
 TASKS_WANTED = 16
 
 
-FUNCTIONS = (PACK, MULTIPLY, SMALL, ROWS, WIDE_ROWS, DOTS, DOT_TILES)
+FUNCTIONS = (PACK, PACK_ROWS, MULTIPLY, SMALL, ROWS, WIDE_ROWS, DOTS, DOT_TILES)
 
 
 def functions_for(tile: TileShape, target: Target) -> tuple[str, ...]:
@@ -117,6 +122,19 @@ def plan_gemm(problem: GemmProblem, target: Target) -> GemmPlan:
     if not (problem.batch and problem.m and problem.n):
         return GemmPlan(0, ())
     return Planner(simplify(problem), target).plan()
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """How the tiles of C are divided: panels, panels per task, tasks, and the work of a task."""
+
+    panels: RowPanels
+    column_panels: int
+    rows: int
+    columns: int
+    row_tasks: int
+    column_tasks: int
+    work: int
 
 
 class Planner:
@@ -262,13 +280,15 @@ class Planner:
         """For each span of k: pack what must be packed, then multiply."""
         spans = self.spans()
         longest = spans[0].length
-        a = APanels(self.writer, self.packs_a(), longest)
+        tasks = self.tasks(longest)
+        own_copies = tasks.column_tasks if tasks.columns >= COLUMNS_TO_PACK_IN_TASKS else 0
+        a = APanels(self.writer, self.packs_a(), longest, own_copies)
         b = BPanels(self.writer, self.packs_b(), longest)
         steps: list[KernelStep] = []
         for span in spans:
             words = self.result_words(first=span is spans[0], last=span is spans[-1])
             words |= a.words(span) | b.words(span)
-            steps += [*a.steps(span), *b.steps(span), self.multiply_step(words, span)]
+            steps += [*a.steps(span), *b.steps(span), self.multiply_step(words, span, tasks)]
         return steps
 
     def packs_a(self) -> bool:
@@ -282,7 +302,9 @@ class Planner:
 
     def packs_b(self) -> bool:
         problem = self.problem
-        return self.tile.converts or problem.b_col != 1 or problem.m >= ROWS_TO_PACK_B
+        far = abs(problem.b_row) * self.tile.size >= PAGE_BYTES
+        rows = ROWS_TO_PACK_FAR_B if far else ROWS_TO_PACK_B
+        return self.tile.converts or problem.b_col != 1 or problem.m >= rows
 
     def spans(self) -> list[Span]:
         """k in blocks of nearly equal length, several to a span as far as memory allows.
@@ -297,29 +319,38 @@ class Planner:
         starts = range(0, max(problem.k, 1), length)
         return [Span(start, min(length, problem.k - start), block) for start in starts]
 
-    def multiply_step(self, words: dict[str, Word], span: Span) -> KernelStep:
+    def tasks(self, longest: int) -> Tasks:
         problem, tile = self.problem, self.tile
         panels = RowPanels.split(problem.m, tile.rows)
         column_panels = divide_up(problem.n, tile.columns)
-        panel_work = panels.height * tile.columns * span.length
-        rows, columns = self.task_panels(panels.count, column_panels, panel_work)
-        row_tasks, column_tasks = divide_up(panels.count, rows), divide_up(column_panels, columns)
+        work = panels.height * tile.columns * longest
+        rows, columns = self.task_panels(panels.count, column_panels, work)
+        return Tasks(
+            panels,
+            column_panels,
+            rows,
+            columns,
+            divide_up(panels.count, rows),
+            divide_up(column_panels, columns),
+            rows * columns * work,
+        )
+
+    def multiply_step(self, words: dict[str, Word], span: Span, tasks: Tasks) -> KernelStep:
         values = words | {
             "k": span.length,
             "block": span.block,
             "blocks": span.blocks,
-            "height": panels.height,
-            "tall_panels": panels.tall,
-            "row_panels": panels.count,
-            "column_panels": column_panels,
-            "rows_per_task": rows,
-            "columns_per_task": columns,
-            "row_tasks": row_tasks,
-            "column_tasks": column_tasks,
+            "height": tasks.panels.height,
+            "tall_panels": tasks.panels.tall,
+            "row_panels": tasks.panels.count,
+            "column_panels": tasks.column_panels,
+            "rows_per_task": tasks.rows,
+            "columns_per_task": tasks.columns,
+            "row_tasks": tasks.row_tasks,
+            "column_tasks": tasks.column_tasks,
         }
-        tasks = problem.batch * row_tasks * column_tasks
-        work = rows * columns * panel_work
-        return self.writer.step(MULTIPLY, MULTIPLY_WORDS, values, tasks, work)
+        count = self.problem.batch * tasks.row_tasks * tasks.column_tasks
+        return self.writer.step(MULTIPLY, MULTIPLY_WORDS, values, count, tasks.work)
 
     def task_panels(self, row_panels: int, column_panels: int, work: int) -> tuple[int, int]:
         """Panels of A and B per task: large for reuse, but enough tasks for several threads.

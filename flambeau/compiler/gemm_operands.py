@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flambeau.compiler.gemm_micro import TileShape
-from flambeau.compiler.gemm_pack import PACK, PACK_WORDS
+from flambeau.compiler.gemm_pack import PACK, PACK_ROWS, PACK_WORDS, ROWS_AT_ONCE
 from flambeau.compiler.gemm_problem import GemmProblem
 from flambeau.compiler.kernel_step import WORKSPACE, KernelStep, Pointer, Word
 
@@ -104,22 +104,31 @@ class StepWriter:
 
 
 class APanels:
-    """The rows of A."""
+    """The rows of A: in A itself; packed by a step before; or packed by the tasks that use them.
 
-    def __init__(self, writer: StepWriter, packed: bool, longest: int) -> None:
+    ``column_tasks`` is into how many ranges of columns the tasks divide C, if they pack: each has
+    its own copy then, still in the cache when it is read.  Otherwise it is 0.
+    """
+
+    def __init__(
+        self, writer: StepWriter, packed: bool, longest: int, column_tasks: int = 0
+    ) -> None:
         """``longest`` is the length of the longest span."""
         self.writer = writer
-        self.problem = writer.problem
+        self.problem = problem = writer.problem
         self.packed = packed
-        self.rows = RowPanels.split(self.problem.m, writer.tile.rows)
-        self.batches = self.problem.batch if self.problem.a_batch else 1
-        self.batch_stride = self.problem.m * longest if self.problem.a_batch else 0
+        self.column_tasks = column_tasks if packed else 0
+        self.rows = RowPanels.split(problem.m, writer.tile.rows)
+        self.copy = problem.m * longest
+        shared = not (problem.a_batch or self.column_tasks)
+        self.batches = 1 if shared else problem.batch
+        self.batch_stride = 0 if shared else self.copy * max(1, self.column_tasks)
         if packed:
-            nbytes = self.batches * self.problem.m * longest * writer.tile.size
-            self.panels = writer.workspace.take(nbytes)
+            elements = self.copy * max(1, self.column_tasks) * self.batches
+            self.panels = writer.workspace.take(elements * writer.tile.size)
 
     def steps(self, span: Span) -> list[KernelStep]:
-        if not (self.packed and span.length):
+        if not (self.packed and span.length) or self.column_tasks:
             return []
         problem, rows = self.problem, self.rows
         values: dict[str, Word] = {
@@ -145,8 +154,17 @@ class APanels:
 
     def words(self, span: Span) -> dict[str, Word]:
         problem = self.problem
+        raw = self.writer.operand("a", span.start * problem.a_col)
+        words: dict[str, Word] = {
+            "raw_a": raw,
+            "raw_a_batch": problem.a_batch,
+            "raw_a_row": problem.a_row,
+            "raw_a_k": problem.a_col,
+            "packs_a": int(self.column_tasks > 0),
+            "a_copy": self.copy if self.column_tasks else 0,
+        }
         if self.packed:
-            return {
+            return words | {
                 "a": self.panels,
                 "a_batch": self.batch_stride,
                 "a_block": problem.m,
@@ -155,8 +173,8 @@ class APanels:
                 "a_k": 0,
                 "a_packed": 1,
             }
-        return {
-            "a": self.writer.operand("a", span.start * problem.a_col),
+        return words | {
+            "a": raw,
             "a_batch": problem.a_batch,
             "a_block": problem.a_col,
             "a_panel": problem.a_row,
@@ -214,6 +232,10 @@ class BPanels:
             "panels": self.count,
             "width": self.width,
         }
+        if problem.b_col == 1 and self.count > 1:
+            tasks = divide_up(span.block, ROWS_AT_ONCE) * span.blocks * self.batches
+            work = COPY_WORK * ROWS_AT_ONCE * self.count * self.width
+            return [self.writer.step(PACK_ROWS, PACK_WORDS, values, tasks, work)]
         tasks = self.count * span.blocks * self.batches
         work = COPY_WORK * span.block * self.width
         return [self.writer.step(PACK, PACK_WORDS, values, tasks, work)]

@@ -26,7 +26,7 @@ from flambeau.core import dtype as types
 
 HALF_PRECISION = {"half": types.float16, "bfloat": types.bfloat16}
 
-PACK = "gemm_pack"
+PACK, PACK_ROWS = "gemm_pack", "gemm_pack_rows"
 
 # k is packed in blocks of ``block`` (the last may be shorter), each block panel by panel: a panel
 # lies at ``k0 * padded_extent + start * length of the block`` for the block that starts at k0.
@@ -37,6 +37,9 @@ PACK_WORDS = (
     "source", "source_batch", "stride_k", "stride_x", "extent", "k", "block", "blocks",
     "target", "target_batch", "padded_extent", "height", "tall_panels", "panels", "width",
 )  # fmt: skip
+
+# Rows of k that a task of ``gemm_pack_rows`` packs.
+ROWS_AT_ONCE = 16
 
 PACK_PANEL = Procedure(
     "gemm_pack_panel",
@@ -342,6 +345,90 @@ def pack_kernel(tile: TileShape) -> tuple[str, Builder]:
     return builder.function(PACK, KERNEL_PARAMETERS), builder
 
 
+class RowPacker:
+    """Writes ``gemm_pack_rows``: as ``gemm_pack``, of a B whose rows are dense.
+
+    It reads whole rows, which the processor foresees, and deals them out to the panels; a task is
+    `ROWS_AT_ONCE` rows of one block.  The last panel, if it is not full, goes its own way.
+    """
+
+    def __init__(self, tile: TileShape) -> None:
+        self.tile = tile
+        self.builder = Builder()
+
+    def function(self) -> str:
+        builder = self.builder
+        self.words = read_words(builder, PACK_WORDS, ("source", "target"))
+        rounded = builder.add(self.words["block"], ROWS_AT_ONCE - 1)
+        self.chunks = builder.div(rounded, builder.constant(ROWS_AT_ONCE))
+        builder.loop(BEGIN, END, 1, [], self.task)
+        return builder.function(PACK_ROWS, KERNEL_PARAMETERS)
+
+    def task(self, number: Var, _: list[Var]) -> None:
+        builder, words, tile = self.builder, self.words, self.tile
+        rest, chunk = divide(builder, number, self.chunks)
+        batch, block = divide(builder, rest, words["blocks"])
+        first_k = builder.mul(block, words["block"])
+        length = builder.min(builder.sub(words["k"], first_k), words["block"])
+        start = builder.mul(chunk, ROWS_AT_ONCE)
+        rows = builder.min(builder.sub(length, start), ROWS_AT_ONCE)
+        k = builder.add(first_k, start)
+        offset = dot(builder, (batch, words["source_batch"]), (k, words["stride_k"]))
+        source = builder.gep(tile.stored, words["source"], offset)
+        offset = dot(
+            builder,
+            (batch, words["target_batch"]),
+            (first_k, words["padded_extent"]),
+            (start, words["width"]),
+        )
+        target = builder.gep(tile.element, words["target"], offset)
+        panel_elements = builder.mul(length, words["width"])
+        full = builder.div(words["extent"], builder.constant(tile.columns))
+
+        def row(_: Var, state: list[Var]) -> list[Var]:
+            self.deal(state[0], state[1], full, panel_elements)
+            return [
+                builder.gep(tile.stored, state[0], words["stride_k"]),
+                builder.gep(tile.element, state[1], words["width"]),
+            ]
+
+        builder.loop(0, rows, 1, [source, target], row)
+        done = builder.mul(full, tile.columns)
+        last = {
+            "source": builder.gep(tile.stored, source, done),
+            "stride_k": words["stride_k"],
+            "stride_x": builder.constant(1),
+            "valid": builder.sub(words["extent"], done),
+            "target": builder.gep(tile.element, target, builder.mul(full, panel_elements)),
+            "width": words["width"],
+            "k": rows,
+        }
+        builder.if_(
+            builder.compare("slt", done, words["extent"]),
+            lambda: PACK_PANEL.call(builder, last),
+        )
+
+    def deal(self, source: Var, target: Var, full: Var, panel_elements: Var) -> None:
+        """One row to the full panels."""
+        builder, tile = self.builder, self.tile
+
+        def panel(_: Var, state: list[Var]) -> list[Var]:
+            for column in range(0, tile.columns, tile.lanes):
+                address = builder.gep(tile.stored, state[0], column)
+                value = load_widened(builder, tile, address, tile.lanes)
+                builder.store(value, builder.gep(tile.element, state[1], column), tile.size)
+            return [
+                builder.gep(tile.stored, state[0], tile.columns),
+                builder.gep(tile.element, state[1], panel_elements),
+            ]
+
+        builder.loop(0, full, 1, [source, target], panel)
+
+
 def pack_functions(tile: TileShape) -> list[tuple[str, Builder]]:
-    packer = PanelPacker(tile)
-    return [(packer.function(), packer.builder), pack_kernel(tile)]
+    packer, row_packer = PanelPacker(tile), RowPacker(tile)
+    return [
+        (packer.function(), packer.builder),
+        pack_kernel(tile),
+        (row_packer.function(), row_packer.builder),
+    ]

@@ -43,9 +43,12 @@ NO_BIAS, BIAS_PER_COLUMN, ONE_BIAS = 0, 1, 2
 # A panel of A lies at ``a + batch * a_batch + k0 * a_block + row * a_panel`` for the block of k
 # that starts at k0 (packed: the block's length for ``a_panel``); one of B likewise, by its column.
 # Columns from ``edge_start`` on come from the packed panel ``edge``, for whole vectors of them
-# cannot be read from B itself.  A task is ``rows_per_task`` x ``columns_per_task`` panels.
+# cannot be read from B itself.  A task is ``rows_per_task`` x ``columns_per_task`` panels.  If
+# ``packs_a``, the tasks pack their rows of A from ``raw_a`` just before they need them; those of
+# other columns have panels of their own, ``a_copy`` elements further on.
 MULTIPLY_WORDS = (
     "a", "a_batch", "a_block", "a_panel", "a_row", "a_k", "a_packed",
+    "raw_a", "raw_a_batch", "raw_a_row", "raw_a_k", "packs_a", "a_copy",
     "b", "b_batch", "b_block", "b_panel", "b_k", "b_packed",
     "edge", "edge_batch", "edge_start",
     "c", "c_batch", "c_row", "c_col", "m", "n", "k", "block", "blocks",
@@ -59,7 +62,7 @@ SMALL_WORDS = (
     "height", "tall_panels", "row_panels", *FINISH_WORDS,
 )  # fmt: skip
 
-POINTER_WORDS = ("a", "b", "c", "edge", "bias")
+POINTER_WORDS = ("a", "b", "c", "edge", "bias", "raw_a")
 
 # Stack that ``gemm_small`` packs a panel of B into: k * columns elements must fit.
 SCRATCH_BYTES = 32768
@@ -258,7 +261,8 @@ class MultiplyKernel:
     def task(self, number: Var, _: list[Var]) -> None:
         """Blocks of k outside, so that the task's part of C stays in the cache."""
         builder, words = self.builder, self.words
-        rest, column_block = divide(builder, number, words["column_tasks"])
+        rest, self.column_block = divide(builder, number, words["column_tasks"])
+        column_block = self.column_block
         self.batch, row_block = divide(builder, rest, words["row_tasks"])
         self.rows = self.range(row_block, words["rows_per_task"], words["row_panels"])
         columns = self.range(column_block, words["columns_per_task"], words["column_panels"])
@@ -308,11 +312,37 @@ class MultiplyKernel:
                 (first_k, words[f"{name}_block"]),
             )
             self.state[name] = builder.gep(self.tile.element, words[name], offset)
+        offset = builder.mul(self.column_block, words["a_copy"])
+        self.state["a"] = builder.gep(self.tile.element, self.state["a"], offset)
+        packs = builder.compare("ne", words["packs_a"], 0)
+        builder.if_(packs, lambda: self.pack_rows(first_k, k))
         width = builder.constant(self.tile.columns)
         offset = dot(builder, (self.batch, words["edge_batch"]), (first_k, width))
         self.state["edge"] = builder.gep(self.tile.element, words["edge"], offset)
         offset = builder.mul(self.batch, words["c_batch"])
         self.state["c"] = builder.gep(self.tile.stored, words["c"], offset)
+
+    def pack_rows(self, first_k: Var, k: Var) -> None:
+        """The task's rows of A over one block of k."""
+        builder, words, tile = self.builder, self.words, self.tile
+        place = (self.batch, words["raw_a_batch"]), (first_k, words["raw_a_k"])
+        source = builder.gep(tile.stored, words["raw_a"], dot(builder, *place))
+
+        def panel(number: Var, _: list[Var]) -> None:
+            start, height = panel_extent(builder, number, words)
+            place = builder.mul(start, words["raw_a_row"])
+            arguments = {
+                "source": builder.gep(tile.stored, source, place),
+                "stride_k": words["raw_a_k"],
+                "stride_x": words["raw_a_row"],
+                "valid": height,
+                "target": builder.gep(tile.element, self.state["a"], builder.mul(start, k)),
+                "width": height,
+                "k": k,
+            }
+            PACK_PANEL.call(builder, arguments)
+
+        builder.loop(*self.rows, 1, [], panel)
 
     def column_panel(self, panel: Var, _: list[Var]) -> None:
         """The tiles of one panel of B: it stays in the nearest cache meanwhile."""
