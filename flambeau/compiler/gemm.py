@@ -40,13 +40,12 @@ from flambeau.compiler.gemm_tile import (
     tile_functions,
 )
 from flambeau.compiler.gemm_vector import (
+    DOT_COLUMNS,
     DOT_TILES,
     DOTS,
-    DOTS_TOGETHER,
     ROWS,
     VECTOR_WORDS,
     WIDE_ROWS,
-    dot_rows,
     strip_columns,
     vector_functions,
     wide_strip_columns,
@@ -204,11 +203,11 @@ class Planner:
         if problem.b_row != 1 or (problem.a_col != 1 and self.tile.converts):
             return []
         if problem.a_col == 1:
-            return [self.vector_step(DOTS, problem.b_col, DOTS_TOGETHER)]
+            return [self.vector_step(DOTS, problem.b_col, DOT_COLUMNS)]
         span = Span(0, problem.k, max(problem.k, 1))
         row = APanels(self.writer, True, problem.k)
         dense = row.words(span) | {"a_k": 1}
-        return [*row.steps(span), self.vector_step(DOTS, problem.b_col, DOTS_TOGETHER, dense)]
+        return [*row.steps(span), self.vector_step(DOTS, problem.b_col, DOT_COLUMNS, dense)]
 
     def vector_step(
         self,
@@ -216,12 +215,10 @@ class Planner:
         b_stride: int,
         columns: int,
         a_words: Mapping[str, Word] | None = None,
-        rows: int = 1,
     ) -> KernelStep:
         """``a_words`` say where A is, if not in A itself."""
         problem = self.problem
-        column_tasks = divide_up(problem.n, columns)
-        tasks = column_tasks * divide_up(problem.m, rows)
+        tasks = divide_up(problem.n, columns)
         values = self.result_words() | {
             "a": self.writer.operand("a"),
             "a_batch": problem.a_batch,
@@ -231,11 +228,10 @@ class Planner:
             "b_batch": problem.b_batch,
             "b_stride": b_stride,
             "k": problem.k,
-            "column_tasks": column_tasks,
             "tasks_per_batch": tasks,
         }
         values |= a_words or {}
-        work = COPY_WORK * problem.k * columns
+        work = max(COPY_WORK, problem.m) * problem.k * columns
         return self.writer.step(function, VECTOR_WORDS, values, tasks * problem.batch, work)
 
     # -- a few rows ----------------------------------------------------------------------------
@@ -247,7 +243,7 @@ class Planner:
         few = problem.m <= ROWS_FOR_DOTS and problem.k >= SHORTEST_DOTS
         if not (dense and few):
             return []
-        return [self.vector_step(DOT_TILES, problem.b_col, DOTS_TOGETHER, rows=dot_rows(self.tile))]
+        return [self.vector_step(DOT_TILES, problem.b_col, DOT_COLUMNS)]
 
     # -- many rows -----------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ ROWS, WIDE_ROWS, DOTS, DOT_TILES = "gemm_rows", "gemm_wide_rows", "gemm_dots", "
 VECTOR_WORDS = (
     "a", "a_batch", "a_row", "a_k", "b", "b_batch", "b_stride",
     "c", "c_batch", "c_row", "c_col", "m", "n", "k",
-    "column_tasks", "tasks_per_batch", *FINISH_WORDS,
+    "tasks_per_batch", *FINISH_WORDS,
 )  # fmt: skip
 
 # Strips of ``gemm_rows`` in vectors, widest first; a task does at most one of the widest.
@@ -41,6 +41,9 @@ STRIPS = (8, 4, 2, 1)
 # A task of ``gemm_wide_rows`` in vectors, and the rows of B that it reads together.
 WIDE_STRIP = 32
 WIDE_ROWS_TOGETHER = 4
+
+# Columns of a task of ``gemm_dots``: whole vectors, which is how they are finished.
+DOT_COLUMNS = 16
 
 # Inner products of one row that are formed together, and the sums in registers that hide the
 # latency of fma: with fewer, k is cut into two chains.
@@ -254,27 +257,35 @@ class DotsKernel(VectorKernel):
         super().__init__(tile)
         self.name = DOTS if rows == 1 else DOT_TILES
         self.rows = rows
-        # One vector more, for a tile is finished in whole vectors.
-        self.buffer_elements = rows * DOTS_TOGETHER + tile.lanes
+        self.buffer_elements = rows * DOT_COLUMNS
 
     def task(self, index: Var) -> None:
-        """Past the last row or column, the last one is computed again: all in the same order."""
+        """All rows, so that the columns come from memory once."""
         builder, words = self.builder, self.words
-        row_block, column_block = divide(builder, index, words["column_tasks"])
-        row, column = builder.mul(row_block, self.rows), builder.mul(column_block, DOTS_TOGETHER)
+        first = builder.mul(index, DOT_COLUMNS)
+        columns = builder.min(builder.sub(words["n"], first), DOT_COLUMNS)
+
+        def rows(row: Var, _: list[Var]) -> None:
+            end = builder.add(columns, DOTS_TOGETHER - 1)
+            builder.loop(0, end, DOTS_TOGETHER, [], lambda at, _: self.some_dots(row, first, at))
+            rows = builder.min(builder.sub(words["m"], row), self.rows)
+            self.finish(first, columns, row, rows, DOT_COLUMNS)
+
+        builder.loop(0, builder.add(words["m"], self.rows - 1), self.rows, [], rows)
+
+    def some_dots(self, row: Var, first: Var, at: Var) -> None:
+        """Past the last row or column, the last one is computed again: all in the same order."""
+        builder, words, tile = self.builder, self.words, self.tile
+        column = builder.add(first, at)
         rows = self.vectors_from("a", row, self.rows, words["m"], words["a_row"])
         columns = self.vectors_from("b", column, DOTS_TOGETHER, words["n"], words["b_stride"])
-        for i, values in enumerate(self.inner_products(rows, columns)):
-            place = i * lanes(values.type)
-            target = builder.gep(self.tile.element, self.buffer, place)
-            builder.store(values, target, self.tile.size)
-        self.finish(
-            column,
-            builder.min(builder.sub(words["n"], column), DOTS_TOGETHER),
-            row,
-            builder.min(builder.sub(words["m"], row), self.rows),
-            DOTS_TOGETHER,
-        )
+        target = builder.gep(tile.element, self.buffer, at)
+        element = 0
+        for values in self.inner_products(rows, columns):
+            for piece in pieces(builder, values, DOTS_TOGETHER):
+                place = element // DOTS_TOGETHER * DOT_COLUMNS + element % DOTS_TOGETHER
+                builder.store(piece, builder.gep(tile.element, target, place), tile.size)
+                element += lanes(piece.type)
 
     def vectors_from(self, name: str, first: Var, count: int, limit: Var, stride: Var) -> list[Var]:
         builder = self.builder
@@ -356,6 +367,15 @@ def sum_lanes(builder: Builder, values: list[Var]) -> list[Var]:
             block //= 2
         sums += group
     return sums
+
+
+def pieces(builder: Builder, value: Var, most: int) -> list[Var]:
+    """The lanes of a value in vectors of at most ``most``."""
+    count = lanes(value.type)
+    if count <= most:
+        return [value]
+    starts = range(0, count, most)
+    return [builder.shuffle(value, value, range(start, start + most)) for start in starts]
 
 
 def fold(builder: Builder, value: Var) -> Var:

@@ -314,6 +314,8 @@ def _batched(a: Tensor, b: Tensor) -> Tensor:
     if b.ndim == 2:
         product = mm(reshape(a, (math.prod(a.shape[:-1]), a.shape[-1])), b)
         return reshape(product, (*a.shape[:-1], b.shape[-1]))
+    if a.ndim == b.ndim == 3 and a.shape[0] == b.shape[0]:
+        return bmm(a, b)
     batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
     count = math.prod(batch)
     left = reshape(expand(a, (*batch, *a.shape[-2:])), (count, *a.shape[-2:]))
