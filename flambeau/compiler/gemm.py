@@ -84,6 +84,9 @@ COLUMNS_TO_PACK_A = 1024
 COLUMNS_TO_PACK_STRIDED_A = 256
 PAGE_BYTES = 4096
 
+# Up to so many rows, a task has all of them, and packs its panels of B itself.
+ROWS_OF_ONE_TASK = 256
+
 # Panels of columns of a task from which on it packs its own rows of A.
 COLUMNS_TO_PACK_IN_TASKS = 16
 
@@ -277,9 +280,10 @@ class Planner:
         spans = self.spans()
         longest = spans[0].length
         tasks = self.tasks(longest)
+        own_columns = self.packs_b_in_tasks()
         own_copies = tasks.column_tasks if tasks.columns >= COLUMNS_TO_PACK_IN_TASKS else 0
         a = APanels(self.writer, self.packs_a(), longest, own_copies)
-        b = BPanels(self.writer, self.packs_b(), longest)
+        b = BPanels(self.writer, self.packs_b(), longest, own_columns)
         steps: list[KernelStep] = []
         for span in spans:
             words = self.result_words(first=span is spans[0], last=span is spans[-1])
@@ -302,6 +306,10 @@ class Planner:
         rows = ROWS_TO_PACK_FAR_B if far else ROWS_TO_PACK_B
         return self.tile.converts or problem.b_col != 1 or problem.m >= rows
 
+    def packs_b_in_tasks(self) -> bool:
+        """Where each panel of B has one task only, which has all rows of C."""
+        return self.packs_b() and self.problem.m <= ROWS_OF_ONE_TASK and not self.tile.converts
+
     def spans(self) -> list[Span]:
         """k in blocks of nearly equal length, several to a span as far as memory allows.
 
@@ -310,8 +318,10 @@ class Planner:
         problem = self.problem
         blocks = 1 if self.tile.converts else max(1, round(problem.k / BLOCK))
         block = max(1, divide_up(problem.k, blocks))
-        packed = problem.batch * (problem.m + problem.n) * block * self.tile.size
-        length = block * max(1, SPAN_BYTES // packed)
+        rows = problem.m if self.packs_a() else 0
+        columns = problem.n if self.packs_b() and not self.packs_b_in_tasks() else 0
+        packed = problem.batch * (rows + columns) * block * self.tile.size
+        length = block * max(1, SPAN_BYTES // max(1, packed))
         starts = range(0, max(problem.k, 1), length)
         return [Span(start, min(length, problem.k - start), block) for start in starts]
 
@@ -354,6 +364,10 @@ class Planner:
         ``work`` is that of one tile.
         """
         columns = min(column_panels, COLUMN_PANELS_PER_TASK)
+        if self.packs_b_in_tasks():
+            worthwhile = max(1, row_panels * column_panels * work // TASK_WORK)
+            wanted = min(divide_up(TASKS_WANTED, self.problem.batch), worthwhile)
+            return row_panels, min(columns, divide_up(column_panels, wanted))
         rows = min(row_panels, max(ROW_PANELS_PER_TASK, TASK_WORK // max(1, columns * work)))
         while rows * columns > 1 and rows * columns * work >= 2 * TASK_WORK:
             tasks = divide_up(row_panels, rows) * divide_up(column_panels, columns)

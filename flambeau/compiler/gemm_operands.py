@@ -190,14 +190,19 @@ class BPanels:
     In B itself a panel must consist of whole vectors; the last one is packed if it does not.
     """
 
-    def __init__(self, writer: StepWriter, packed: bool, longest: int) -> None:
-        """``longest`` is the length of the longest span."""
+    def __init__(
+        self, writer: StepWriter, packed: bool, longest: int, in_tasks: bool = False
+    ) -> None:
+        """``longest`` is the length of the longest span; ``in_tasks``: the tasks pack."""
         self.writer = writer
         self.problem = writer.problem
-        self.packed = packed
+        self.packed = packed and not in_tasks
+        self.in_tasks = in_tasks
         self.width = writer.tile.columns
         n = self.problem.n
-        if packed:
+        if in_tasks:
+            self.first_packed = n
+        elif packed:
             self.first_packed = 0
         elif n % writer.tile.lanes:
             self.first_packed = n // self.width * self.width
@@ -241,7 +246,16 @@ class BPanels:
         return [self.writer.step(PACK, PACK_WORDS, values, tasks, work)]
 
     def words(self, span: Span) -> dict[str, Word]:
-        return self.edge_words() | (self.packed_words() if self.packed else self.raw_words(span))
+        problem = self.problem
+        source: dict[str, Word] = {
+            "packs_b": int(self.in_tasks),
+            "raw_b": self.writer.operand("b", span.start * problem.b_row),
+            "raw_b_batch": problem.b_batch,
+            "raw_b_col": problem.b_col,
+            "raw_b_k": problem.b_row,
+        }
+        place = self.packed_words() if self.packed else self.raw_words(span)
+        return source | self.edge_words() | place
 
     def raw_words(self, span: Span) -> dict[str, Word]:
         problem = self.problem

@@ -45,11 +45,13 @@ NO_BIAS, BIAS_PER_COLUMN, ONE_BIAS = 0, 1, 2
 # Columns from ``edge_start`` on come from the packed panel ``edge``, for whole vectors of them
 # cannot be read from B itself.  A task is ``rows_per_task`` x ``columns_per_task`` panels.  If
 # ``packs_a``, the tasks pack their rows of A from ``raw_a`` just before they need them; those of
-# other columns have panels of their own, ``a_copy`` elements further on.
+# other columns have panels of their own, ``a_copy`` elements further on.  If ``packs_b``, they pack
+# each panel of B from ``raw_b`` on the stack, which pays if they are the only ones to use it.
 MULTIPLY_WORDS = (
     "a", "a_batch", "a_block", "a_panel", "a_row", "a_k", "a_packed",
     "raw_a", "raw_a_batch", "raw_a_row", "raw_a_k", "packs_a", "a_copy",
     "b", "b_batch", "b_block", "b_panel", "b_k", "b_packed",
+    "packs_b", "raw_b", "raw_b_batch", "raw_b_col", "raw_b_k",
     "edge", "edge_batch", "edge_start",
     "c", "c_batch", "c_row", "c_col", "m", "n", "k", "block", "blocks",
     "height", "tall_panels", "row_panels", "column_panels",
@@ -62,7 +64,10 @@ SMALL_WORDS = (
     "height", "tall_panels", "row_panels", *FINISH_WORDS,
 )  # fmt: skip
 
-POINTER_WORDS = ("a", "b", "c", "edge", "bias", "raw_a")
+POINTER_WORDS = ("a", "b", "c", "edge", "bias", "raw_a", "raw_b")
+
+# The longest block of k whose panel of B ``gemm_multiply`` can pack on the stack.
+LONGEST_BLOCK = 576
 
 # Stack that ``gemm_small`` packs a panel of B into: k * columns elements must fit.
 SCRATCH_BYTES = 32768
@@ -253,7 +258,9 @@ class MultiplyKernel:
         self.builder = Builder()
 
     def function(self) -> str:
-        builder = self.builder
+        builder, tile = self.builder, self.tile
+        panel_type = f"[{LONGEST_BLOCK * tile.columns} x {tile.element}]"
+        self.panel = builder.emit(PTR, f"alloca {panel_type}, align 64")
         self.words = read_words(builder, MULTIPLY_WORDS, POINTER_WORDS)
         builder.loop(BEGIN, END, 1, [], self.task)
         return builder.function(MULTIPLY, KERNEL_PARAMETERS)
@@ -314,6 +321,8 @@ class MultiplyKernel:
             self.state[name] = builder.gep(self.tile.element, words[name], offset)
         offset = builder.mul(self.column_block, words["a_copy"])
         self.state["a"] = builder.gep(self.tile.element, self.state["a"], offset)
+        place = (self.batch, words["raw_b_batch"]), (first_k, words["raw_b_k"])
+        self.state["raw_b"] = builder.gep(self.tile.stored, words["raw_b"], dot(builder, *place))
         packs = builder.compare("ne", words["packs_a"], 0)
         builder.if_(packs, lambda: self.pack_rows(first_k, k))
         width = builder.constant(self.tile.columns)
@@ -344,18 +353,38 @@ class MultiplyKernel:
 
         builder.loop(*self.rows, 1, [], panel)
 
+    def pack_columns(self, column: Var, columns: Var) -> None:
+        """One panel of B over one block of k."""
+        builder, words, tile = self.builder, self.words, self.tile
+        place = builder.mul(column, words["raw_b_col"])
+        arguments = {
+            "source": builder.gep(tile.stored, self.state["raw_b"], place),
+            "stride_k": words["raw_b_k"],
+            "stride_x": words["raw_b_col"],
+            "valid": columns,
+            "target": self.panel,
+            "width": builder.constant(tile.columns),
+            "k": self.state["k"],
+        }
+        PACK_PANEL.call(builder, arguments)
+
     def column_panel(self, panel: Var, _: list[Var]) -> None:
         """The tiles of one panel of B: it stays in the nearest cache meanwhile."""
         builder, words, tile, state = self.builder, self.words, self.tile, self.state
         column = builder.mul(panel, tile.columns)
+        columns = builder.min(builder.sub(words["n"], column), tile.columns)
+        packs = builder.compare("ne", words["packs_b"], 0)
+        builder.if_(packs, lambda: self.pack_columns(column, columns))
         at_edge = builder.compare("sge", column, words["edge_start"])
         inner = builder.gep(tile.element, state["b"], builder.mul(column, state["b_panel"]))
         c = builder.gep(tile.stored, state["c"], builder.mul(column, words["c_col"]))
         tile_words = {
-            "b": builder.select(at_edge, state["edge"], inner),
-            "b_k": builder.select(at_edge, builder.constant(tile.columns), words["b_k"]),
+            "b": builder.select(packs, self.panel, builder.select(at_edge, state["edge"], inner)),
+            "b_k": builder.select(
+                builder.or_(packs, at_edge), builder.constant(tile.columns), words["b_k"]
+            ),
             "c": c,
-            "columns": builder.min(builder.sub(words["n"], column), tile.columns),
+            "columns": columns,
             "bias": move_bias(builder, tile, words, column),
         }
         column_of_tiles(builder, tile, words | state | tile_words, self.rows)
