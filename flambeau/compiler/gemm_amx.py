@@ -241,6 +241,11 @@ class TileKernel:
         builder = self.builder
         elements = MOST_ROW_BLOCKS * BLOCK_EDGE**2
         self.buffers = builder.emit(PTR, f"alloca [{elements} x float], align 64")
+        self.pending = {
+            name: builder.emit(PTR, f"alloca {type_}, align 8")
+            for name, type_ in (("source", PTR), ("c", PTR), ("rows", "i64"))
+        }
+        self.set_pending(Var(PTR, "null"), Var(PTR, "null"), builder.constant(0))
         self.whole, self.partial = self.configuration(), self.configuration()
         self.words = read_words(builder, AMX_WORDS, POINTER_WORDS)
         self.configure(self.whole)
@@ -302,6 +307,7 @@ class TileKernel:
             builder.loop(0, words["parts"], 1, [], part)
 
         builder.loop(*columns, 1, [], column_block)
+        self.store_pending()
         first_row = builder.mul(batch, words["m"])
         row_limits = [builder.min(builder.mul(r, BLOCK_EDGE), words["m"]) for r in rows]
         column_limits = [builder.min(builder.mul(c, BLOCK_EDGE), words["n"]) for c in columns]
@@ -379,20 +385,38 @@ class TileKernel:
             }
             FINISH.call(builder, words | parameters)
 
-        choose(builder, [plain], [lambda: self.store_rows(c, rows), with_care])
+        choose(builder, [plain], [lambda: self.set_pending(self.buffer, c, rows), with_care])
 
-    def store_rows(self, c: Var, rows: Var) -> None:
-        """Whole rows of the block, rounded."""
+    # Whole rows of sums are rounded to C while the next block is summed: the processor's tiles and
+    # its vectors work side by side.  What is pending lies on the stack.
+
+    def get_pending(self) -> tuple[Var, Var, Var]:
+        """The address of the next row of sums, its place in C, and how many rows there are."""
+        builder, pending = self.builder, self.pending
+        return (
+            builder.load(PTR, pending["source"], 8),
+            builder.load(PTR, pending["c"], 8),
+            builder.load("i64", pending["rows"], 8),
+        )
+
+    def set_pending(self, source: Var, c: Var, rows: Var) -> None:
+        for name, value in (("source", source), ("c", c), ("rows", rows)):
+            self.builder.store(value, self.pending[name], 8)
+
+    def store_pending(self) -> None:
+        """All rows that are still pending."""
         builder = self.builder
-        type_ = vector("float", BLOCK_EDGE)
+        source, c, rows = self.get_pending()
+        builder.loop(0, rows, 1, [source, c], lambda _, state: self.store_row(*state))
+        self.set_pending(source, c, builder.constant(0))
 
-        def store(_: Var, state: list[Var]) -> list[Var]:
-            source, c = state
-            store_narrowed(builder, self.tile, builder.load(type_, source, 64), c)
-            following = builder.gep("float", source, BLOCK_EDGE)
-            return [following, builder.gep("i16", c, self.words["c_row"])]
-
-        builder.loop(0, rows, 1, [self.buffer, c], store)
+    def store_row(self, source: Var, c: Var) -> list[Var]:
+        """One row of sums, rounded; the addresses of the next."""
+        builder = self.builder
+        sums = builder.load(vector("float", BLOCK_EDGE), source, 64)
+        store_narrowed(builder, self.tile, sums, c)
+        following = builder.gep("float", source, BLOCK_EDGE)
+        return [following, builder.gep("i16", c, self.words["c_row"])]
 
     def sum_products(self, a: Var, a_panel: Var, b: Var) -> None:
         """Adds to the four tiles of sums."""
@@ -426,7 +450,17 @@ class TileKernel:
                 builder.gep("i16", b, 2 * TILE_ELEMENTS),
             ]
 
-        builder.loop(0, self.steps, 1, [a, b], step)
+        source, c, rows = self.get_pending()
+
+        def step_and_store(_: Var, state: list[Var]) -> list[Var]:
+            following = self.store_row(*self.store_row(*state[2:]))
+            return [*step(_, state[:2]), *following]
+
+        busy = builder.min(self.steps, builder.lshr(rows, 1))
+        _, state = builder.loop(0, busy, 1, [a, b, source, c], step_and_store)
+        builder.loop(busy, self.steps, 1, state[:2], step)
+        self.set_pending(state[2], state[3], builder.sub(rows, builder.shl(busy, 1)))
+        self.store_pending()
 
 
 def amx_functions(tile: TileShape) -> list[tuple[str, Builder]]:
