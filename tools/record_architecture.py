@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 # The step of the plan whose kernel is shown: the activation with its mask.
-STEP = 1
+STEP = 0
 
 
 def program(page: str) -> str:

@@ -34,7 +34,7 @@ class Operand(NamedTuple):
     """One array that a kernel touches.
 
     One that is ``kept`` walks the kept loops of a reduction only: it is touched once per result,
-    not once per element.
+    not once per element.  In a kernel that reduces nothing it is read once per innermost loop.
     """
 
     dtype: dtype

@@ -7,6 +7,9 @@ Softmax has three: the maximum; the sum of exponentials; the quotients.
 
 A stage computes again what it needs from earlier ones, unless that is costly and the kernel is
 buffered: such a value is *held* in a buffer between stages.
+
+In a kernel that reduces nothing, what stays the same along the innermost loop takes the place of
+what runs once per result.
 """
 
 from __future__ import annotations

@@ -330,12 +330,15 @@ class CpuSchedule:
 
     def inner_loop(self, offsets: Sequence[Var], start: Var, stop: Var) -> None:
         """All instructions for elements of the innermost loop."""
-        instructions = self.levels.stages[0].instructions
-        self.vectors(
-            start,
-            stop,
-            lambda index, mask: self.elements(instructions, offsets, index, mask, self.width),
-        )
+        rows, (stage,) = self.levels.rows[0], self.levels.stages
+        row = self.elements(rows, offsets, Var(I64, "0"), None, 1)
+        splats = {k: self.b.splat(row[k], self.width) for k in rows}
+
+        def body(index: Var, mask: Var | None) -> None:
+            known = self.uniform_values(self.width) | splats
+            self.perform(stage.instructions, known, offsets, index, mask, self.width)
+
+        self.vectors(start, stop, body)
 
     def vectors(self, start: Var, stop: Var, body: Callable[[Var, Var | None], object]) -> None:
         """``body(index, mask)`` for whole vectors without a mask, then once with one."""

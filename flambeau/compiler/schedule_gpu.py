@@ -78,7 +78,7 @@ class GpuSchedule(CpuSchedule):
 
         def element(task: Var) -> None:
             *outer, inner = self.decode(task, loops)
-            instructions = self.levels.stages[0].instructions
+            instructions = [*self.levels.rows[0], *self.levels.stages[0].instructions]
             self.elements(instructions, self.offsets(loops[:-1], outer), inner, None, 1)
 
         self.tasks_of_threads(element)

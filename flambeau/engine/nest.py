@@ -116,9 +116,7 @@ class Tracing:
         found = self._operands.get(key)
         if found is None:
             strides = (0,) * len(self.axes) if walk is None else self.loop_strides(walk)
-            reduced = [is_reduced(a, self.dims) for a in self.axes]
-            kept = any(reduced) and kind != INDEXED
-            kept = kept and not any(s for s, r in zip(strides, reduced, strict=True) if r)
+            kept = kind != INDEXED and not self.tiled and self._stands_still(strides)
             inner = strides[-1] if strides else 0
             stride_class = {0: BROADCAST, 1: UNIT}.get(inner, STRIDED)
             if self.tiled and stride_class == STRIDED and kind == MEMORY and strides[-2] == 1:
@@ -130,6 +128,13 @@ class Tracing:
             )
             self._operands[key] = found
         return found
+
+    def _stands_still(self, strides: tuple[int, ...]) -> bool:
+        """Whether the reduced loops (the innermost one where there are none) do not move it."""
+        moving = [is_reduced(a, self.dims) for a in self.axes]
+        if not any(moving):
+            return not strides or strides[-1] == 0
+        return not any(s for s, moves in zip(strides, moving, strict=True) if moves)
 
     def add_operand(
         self, operand: Operand, source: Source | Partial, strides: tuple[int, ...]
@@ -238,7 +243,8 @@ class Tracing:
     def single_element(self) -> Nest:
         """A kernel of one iteration: loops there are none, so one of extent 1 is made up."""
         self.tracer.operands = [
-            o._replace(inner=UNIT if o.kind == MEMORY else BROADCAST) for o in self.tracer.operands
+            o._replace(inner=UNIT if o.kind == MEMORY else BROADCAST, kept=False)
+            for o in self.tracer.operands
         ]
         self.strides = [(1,) if o.kind == MEMORY else (0,) for o in self.tracer.operands]
         return self.nest((False,), (1,))

@@ -86,7 +86,8 @@ def _score_gradient(
     chosen = k.where(position == target, grad, 0)
     result = -chosen
     if top is not None:
-        result = math.exp(scores - top - log_total) * grad - chosen
+        # The exponential is the one of `LOG_EXP_SUM`; the other one runs once per row.
+        result = math.exp(scores - top) * (math.exp(-log_total) * grad) - chosen
     return k.where(is_ignored, 0, result)
 
 
