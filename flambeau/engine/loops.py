@@ -7,6 +7,7 @@ may find in a register.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -47,6 +48,7 @@ def loop_shape(call: Call) -> tuple[int, ...]:
     return call.writes[0].layout.shape
 
 
+@functools.lru_cache(maxsize=4096)
 def walk_of(
     layout: Layout, own: tuple[int, ...], shape: tuple[int, ...], dims: tuple[int, ...]
 ) -> Walk:
@@ -64,6 +66,7 @@ def walk_of(
     return Walk(layout.dtype, layout.offset, strides)
 
 
+@functools.lru_cache(maxsize=1024)
 def kept_shapes(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """Both shapes of a reduction's results: with and without the reduced dimensions."""
     return (

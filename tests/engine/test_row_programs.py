@@ -68,7 +68,7 @@ def run(shape: tuple[int, ...], program: list[int], transposed: bool) -> list[by
     return [x.contiguous().numpy().tobytes() for x in kept]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     st.sampled_from(SHAPES),
     st.lists(st.integers(0, 4 * 9 * 7 * 5), min_size=1, max_size=12),
@@ -93,7 +93,7 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
         (x - x.amax(-1, keepdim=True)).exp() / (x - x.amax(-1, keepdim=True)).exp().sum(-1)[:, None]
     ),
 }
-WIDTHS = [1, 2, 15, 16, 17, 64, 100, 1024, 2049, 5000, 16384, 17000, 70000]
+WIDTHS = [1, 17, 100, 2049, 17000, 70000]
 
 
 @pytest.mark.parametrize("width", WIDTHS)
