@@ -105,7 +105,7 @@ class HostAction:
         _collect(tuple(self.kwargs.values()), found)
         return found
 
-    def run(self, environment: Environment) -> None:
+    def replay(self, environment: Environment, inputs: Sequence[Tensor] = ()) -> None:
         result = self.function(
             *[filled_in(value, environment) for value in self.args],
             **{name: filled_in(value, environment) for name, value in self.kwargs.items()},
@@ -141,7 +141,7 @@ class ObjectAction:
     def positions(self) -> set[int]:
         return set()
 
-    def run(self, environment: Environment) -> None:
+    def replay(self, environment: Environment, inputs: Sequence[Tensor]) -> None:
         self.function(*self.args)
 
 
@@ -153,7 +153,7 @@ class Flush:
     def positions(self) -> set[int]:
         return set()
 
-    def run(self, environment: Environment) -> None:
+    def replay(self, environment: Environment, inputs: Sequence[Tensor]) -> None:
         thread.tape.flush()
 
 
@@ -176,7 +176,7 @@ class Effects:
             value.position for _, value in self.grads if isinstance(value, Part)
         }
 
-    def apply(self, environment: Environment, inputs: Sequence[Tensor]) -> None:
+    def replay(self, environment: Environment, inputs: Sequence[Tensor]) -> None:
         for k, increase in self.versions:
             environment[k].version += increase
         for target, value in self.grads:
@@ -233,13 +233,13 @@ class Recording:
         acting = [event for event in self.events if isinstance(event, HostAction)]
         self.touched = set().union(*(event.positions() for event in acting)) if acting else set()
         self.outside = set().union(*(s.positions() for s in segments)) if segments else set()
-        # Nearly always a replay is one segment, and effects perhaps.
-        alone = bool(self.events) and self.events[0] is self.opening
-        alone = alone and all(isinstance(event, Effects) for event in self.events[1:])
+        self.segments = len(segments)
+        # Whether nothing happens before the first segment, which may find that it does not fit.
+        self.opens = bool(self.events) and self.events[0] is self.opening
+        # Nearly always a replay is one segment and nothing else.
+        plain = not (self.made or self.grads or self.same or self.checks or self.versions)
+        alone = plain and self.opens and len(self.events) == 1
         self.alone: Segment | None = self.opening if alone else None
-        self.plain = bool(alone and len(self.events) == 1) and not (
-            self.made or self.grads or self.same or self.checks or self.versions
-        )
 
     @property
     def acts(self) -> bool:
@@ -275,8 +275,8 @@ class Recording:
             environment[k] = storages[number]
         tape = thread.tape
         alone = self.alone
-        if self.plain:
-            fits = self.calls < tape.remaining and alone.put(tape, environment)  # type: ignore[union-attr]
+        if alone is not None:
+            fits = self.calls < tape.remaining and alone.put(tape, environment)
             return environment if fits else None
         for k, nbytes, where in self.made:
             environment[k] = Storage(nbytes, where)
@@ -287,29 +287,40 @@ class Recording:
             if storages[number] is not environment[k]:
                 return None
         for check in self.checks:
-            check.run(environment)
-        if alone is not None:
-            if self.calls >= tape.remaining or not alone.put(tape, environment):
-                return None
-            for event in self.events[1:]:
-                event.apply(environment, inputs)  # type: ignore[union-attr]
-        elif turns.several:
+            check.replay(environment)
+        if turns.several and self.segments > 1:
             # Nobody else may run what is pending between two segments.
             with turns.run_lock:
-                if not self._can_start(tape, environment):
-                    return None
-                self._run(tape, environment, inputs)
-        elif not self._can_start(tape, environment):
-            return None
+                done = self._run(tape, environment, inputs)
         else:
-            self._run(tape, environment, inputs)
+            done = self._run(tape, environment, inputs)
+        if not done:
+            return None
         for k, version in self.versions:
             environment[k].version = version
         return environment
 
-    def _can_start(self, tape: Any, environment: Environment) -> bool:
+    def _run(self, tape: Any, environment: Environment, inputs: Sequence[Tensor]) -> bool:
+        """Does the events; False, with nothing done, where the first segment does not fit."""
+        opening = self.opening
         if self.calls >= tape.remaining and tape.slots:
             return False
+        if (self.segments > 1 or self.touched) and not self._stays_together(environment):
+            return False
+        if not self.opens and opening is not None and not opening.fits(tape, environment):
+            return False
+        for event in self.events:
+            if event.__class__ is Segment:
+                if not event.put(tape, environment):  # type: ignore[union-attr]
+                    if event is opening and self.opens:
+                        return False
+                    raise AssertionError(f"a replay lost its place before {event!r}")
+            else:
+                event.replay(environment, inputs)  # type: ignore[union-attr]
+        return True
+
+    def _stays_together(self, environment: Environment) -> bool:
+        """Whether the tape is run between segments only where it was in the captured run."""
         for k in self.outside:
             storage = environment[k]
             if storage is not None and storage.is_exported():
@@ -319,17 +330,7 @@ class Recording:
             storage = environment[k]
             if storage is not None and (storage.tape is not None) is not (k in self.pending):
                 return False
-        return self.opening is None or self.opening.fits(tape, environment)
-
-    def _run(self, tape: Any, environment: Environment, inputs: Sequence[Tensor]) -> None:
-        for event in self.events:
-            if isinstance(event, Segment):
-                if not event.put(tape, environment):
-                    raise AssertionError(f"a replay lost its place before {event!r}")
-            elif isinstance(event, Effects):
-                event.apply(environment, inputs)
-            else:
-                event.run(environment)
+        return True
 
     def needed(self) -> set[int]:
         """The positions that events ask for."""
