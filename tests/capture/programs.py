@@ -10,6 +10,11 @@ import flambeau as torch
 Compile = Callable[[Callable[..., Any]], Any]
 
 
+def _bytes_of(tensor: torch.Tensor) -> bytes:
+    tensor = tensor.detach().contiguous()
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy().tobytes()
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two results are equal in kind, layout and every bit."""
     if isinstance(a, torch.Tensor):
@@ -17,9 +22,7 @@ def same(a: Any, b: Any) -> bool:
             return False
         if a.stride() != b.stride() or a.requires_grad != b.requires_grad:
             return False
-        return a.detach().contiguous().numpy().tobytes() == (
-            b.detach().contiguous().numpy().tobytes()
-        )
+        return _bytes_of(a) == _bytes_of(b)
     if type(a) is not type(b):
         return False
     if isinstance(a, dict):
