@@ -15,6 +15,7 @@ from flambeau.core import dtype as types
 from flambeau.core.layout import Layout
 from flambeau.core.memory_format import contiguous_format, strided
 from flambeau.engine.storage import Storage
+from flambeau.fields import new_tensor
 from flambeau.graph import grad_mode
 from flambeau.ops import (  # noqa: F401 - importing declares the operators
     activation,
@@ -68,7 +69,8 @@ from flambeau.ops.call import binary_form, record_inplace, unary_form
 from flambeau.ops.declare import CompositeOperator, PointwiseOperator, ReductionOperator, copy_
 from flambeau.ops.operator import OPERATORS, Operator
 from flambeau.ops.schema import REQUIRED
-from flambeau.ops.view_operator import ViewOperator, alias_form, view_form
+from flambeau.ops.view_form import alias_form, view_form
+from flambeau.ops.view_operator import ViewOperator
 from flambeau.tensor import UNTRACKED, Tensor
 
 _INT64_LIMIT = 1 << 63
@@ -295,7 +297,7 @@ def as_subclass(tensor: Tensor, cls: type[Tensor]) -> Tensor:
     """The same tensor as an object of a subclass."""
     if cls is Tensor:
         return tensor
-    result = object.__new__(cls)
+    result = new_tensor(cls)
     for slot in (
         "_storage", "_layout", "_requires_grad", "_grad", "_grad_fn", "_output_nr", "_base",
         "_view_version", "_hooks",

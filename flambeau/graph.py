@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flambeau.core.layout import Layout
 from flambeau.engine.storage import Storage
 from flambeau.engine.tape import thread
+from flambeau.fields import NodeFields
 
 if TYPE_CHECKING:
     from flambeau.tensor import Tensor
@@ -83,7 +84,7 @@ class SavedResult:
 next_sequence = itertools.count(1).__next__
 
 
-class Node:
+class Node(NodeFields):
     """One ``grad_fn``: how to get the inputs' gradients from the outputs'.
 
     ``targets`` are where the gradients go, one per tensor input: the input's own node, the leaf
@@ -94,10 +95,7 @@ class Node:
     where they were at hand (else None).
     """
 
-    __slots__ = (
-        "__weakref__", "arguments", "layouts", "metadata", "needs", "numbers", "operator",
-        "output_layouts", "post_hooks", "pre_hooks", "saved", "sequence", "targets", "versions",
-    )  # fmt: skip
+    __slots__ = ("__weakref__",)
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from flambeau.core.device import device
 from flambeau.core.dtype import dtype
 from flambeau.core.layout import Layout, Size
 from flambeau.engine.storage import Storage
+from flambeau.fields import TensorFields, new_tensor
 from flambeau.graph import AccumulateGrad, Node, RemovableHandle, grad_mode
 
 if TYPE_CHECKING:
@@ -42,25 +43,18 @@ class TensorMeta(type):
     """Lets ``isinstance`` answer for the typed aliases such as ``torch.FloatTensor``."""
 
 
-class Tensor(metaclass=TensorMeta):
+class Tensor(TensorFields, metaclass=TensorMeta):
     """A multi-dimensional array of one type.
 
     ``_base`` is the tensor that this one is a view of; ``_view_version`` its storage's version when
     ``_grad_fn`` was last right (an in-place write through another view makes it stale).
     """
 
-    __slots__ = (
-        "__dict__", "__weakref__", "_base", "_grad", "_grad_fn", "_hooks", "_layout", "_output_nr",
-        "_requires_grad", "_storage", "_view_version",
-    )  # fmt: skip
+    __slots__ = ("__dict__", "__weakref__")
     _storage: Storage
-    _layout: Layout
-    _requires_grad: bool
     _grad: Tensor | None
     _grad_fn: Node | None
-    _output_nr: int
     _base: Tensor | None
-    _view_version: int
     _hooks: TensorHooks | None
 
     # Set by bindings.py: what needs operators, which lie above this module.
@@ -74,7 +68,7 @@ class Tensor(metaclass=TensorMeta):
     @staticmethod
     def _from_storage(storage: Storage, layout: Layout) -> Tensor:
         """A new tensor outside any graph."""
-        self = _allocate(Tensor)
+        self = new_tensor(Tensor)
         self._storage = storage
         self._layout = layout
         self._requires_grad = False
@@ -94,7 +88,7 @@ class Tensor(metaclass=TensorMeta):
             raise RuntimeError(
                 "Only Tensors of floating point and complex dtype can require gradients"
             )
-        self = _allocate(cls)
+        self = new_tensor(cls)
         self._storage = data._storage
         self._layout = data._layout
         self._requires_grad = bool(require_grad)
@@ -344,8 +338,6 @@ class Tensor(metaclass=TensorMeta):
     def __repr__(self, *, tensor_contents: str | None = None) -> str:
         return Tensor._format(self)
 
-
-_allocate = object.__new__
 
 # The `_view_version` of ``x.data`` and its views: writing there changes nobody's version.
 UNTRACKED = -3

@@ -33,6 +33,7 @@ LAYERS = {
     "flambeau.tensor": 4,
     "flambeau.printing": 4,
     "flambeau.graph": 4,
+    "flambeau.fields": 4,
     "flambeau.ops": 5,
     "flambeau.autograd": 6,
     "flambeau.bindings": 6,

@@ -235,7 +235,7 @@ def spread_parameters(parameters: Sequence[Parameter]) -> list[str] | None:
 
 def operator_of(function: Any) -> Operator | None:
     """The operator that a bound method calls."""
-    makers = ("flambeau.bindings", "flambeau.ops.call", "flambeau.ops.view_operator")
+    makers = ("flambeau.bindings", "flambeau.ops.call", "flambeau.ops.view_form")
     if not inspect.isfunction(function) or function.__module__ not in makers:
         return None
     found = inspect.getclosurevars(function).nonlocals.get("op")

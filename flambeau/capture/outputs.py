@@ -11,7 +11,7 @@ from flambeau.capture.recorder import Recorder
 from flambeau.capture.recording import Part, is_plain
 from flambeau.engine.segment import Environment, NotRepeatable
 from flambeau.graph import Node
-from flambeau.ops.view_operator import view_of
+from flambeau.ops.view_form import view_of
 from flambeau.tensor import UNTRACKED, Tensor
 
 

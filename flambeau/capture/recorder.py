@@ -27,7 +27,7 @@ from flambeau.capture.recording import (
 from flambeau.engine.segment import NotRepeatable, Place, cut
 from flambeau.engine.storage import Storage
 from flambeau.engine.tape import Tape, thread, watchers
-from flambeau.engine.watch import lasting, watch
+from flambeau.engine.watch import ever, lasting, watch
 from flambeau.graph import Node, next_sequence
 from flambeau.tensor import Tensor
 
@@ -142,6 +142,7 @@ class Recorder:
             if reference().tape is not None
         }
         watchers.append(self._flushing)
+        ever.listened = True
         watch.capture = self
         try:
             return function(*args, **kwargs)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from flambeau.core.device import CPU, device
 from flambeau.core.dtype import dtype
+from flambeau.core.size import Size
 
 # Inside a class that has members ``dtype`` and ``device`` those names mean the members.
 ElementType: TypeAlias = dtype
@@ -19,41 +20,6 @@ Place: TypeAlias = device
 # A long program with ever new shapes must not fill memory: past this the table starts afresh.  A
 # layout that was dropped from it stays valid; it only no longer equals a newly made twin.
 _MAX_INTERNED = 1 << 17
-
-
-class Size(tuple[int, ...]):
-    """``torch.Size``: a tuple of dimensions."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        result = 1
-        for n in self:
-            result *= n
-        return result
-
-    def __getitem__(self, index: Any) -> Any:
-        result = tuple.__getitem__(self, index)
-        return Size(result) if isinstance(index, slice) else result
-
-    def __add__(self, other: Any) -> Any:
-        if not isinstance(other, tuple):
-            return NotImplemented
-        return Size(tuple.__add__(self, other))
-
-    def __radd__(self, other: Any) -> Any:
-        return Size(tuple.__add__(other, self)) if isinstance(other, tuple) else NotImplemented
-
-    def __mul__(self, times: Any) -> Any:
-        return Size(tuple.__mul__(self, times))
-
-    __rmul__ = __mul__
-
-    def __repr__(self) -> str:
-        return f"torch.Size([{', '.join(map(str, self))}])"
-
-    def __reduce__(self) -> tuple[object, tuple[tuple[int, ...]]]:
-        return Size, (tuple(self),)
 
 
 class Layout:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from flambeau.core.device import device
 from flambeau.engine.call import Call
 from flambeau.engine.storage import Storage
+from flambeau.engine.storage_fields import new_storage
 from flambeau.engine.tape import Tape
 from flambeau.engine.turns import IDLE, RECORDING, turns
 
 Environment = list[Storage]
-_new_object = object.__new__
 
 
 class NotRepeatable(Exception):
@@ -168,7 +168,7 @@ class Segment:
                 if storage.exports or storage.is_exported():
                     tape.remaining = 0
             else:
-                storage = _new_object(Storage)
+                storage = new_storage(Storage)
                 storage.nbytes = nbytes
                 storage.device = where
                 storage.block = None

@@ -14,47 +14,31 @@ from typing import TYPE_CHECKING, Any
 from flambeau.backend.allocator import Block, ExternalBlock
 from flambeau.core.device import CPU, device
 from flambeau.engine.runtime import backend
-from flambeau.engine.watch import watch
+from flambeau.engine.storage_fields import StorageFields
+from flambeau.engine.watch import ever, watch
 
 if TYPE_CHECKING:
-    from flambeau.engine.tape import Tape
+    pass
 
 
-class LostBlock(Block):
-    """Stands for memory whose computation failed; asking for its address says why."""
-
-    __slots__ = ("_reason",)
-
-    def __init__(self, nbytes: int, reason: str) -> None:
-        self.nbytes = nbytes
-        self._reason = reason
-
-    def __del__(self) -> None:
-        pass
-
-    @property
-    def address(self) -> int:  # type: ignore[override]
-        raise RuntimeError(f"this tensor was never computed: {self._reason}")
-
-
-class Storage:
+class Storage(StorageFields):
     """One allocation.
 
     ``slot`` is its number on ``tape`` while calls on it are pending (-1 otherwise), ``version``
     counts in-place writes, ``exports`` counts the outside views that we handed out.
     """
 
-    __slots__ = ("__weakref__", "block", "device", "exports", "nbytes", "slot", "tape", "version")
+    __slots__ = ("__weakref__",)
 
     def __init__(self, nbytes: int, device: device = CPU) -> None:
         self.nbytes = nbytes
         self.device = device
-        self.block: Block | ExternalBlock | None = None
-        self.tape: Tape | None = None
+        self.block = None
+        self.tape = None
         self.slot = -1
         self.version = 0
         self.exports = 0
-        if watch.capture is not None:
+        if ever.listened and watch.capture is not None:
             watch.capture.made(self)
 
     @staticmethod
@@ -63,7 +47,7 @@ class Storage:
         owner.
         """
         storage = Storage(nbytes)
-        if watch.capture is not None:
+        if ever.listened and watch.capture is not None:
             watch.capture.touched()
         storage.block = ExternalBlock(address, nbytes, owner)
         return storage
@@ -82,12 +66,12 @@ class Storage:
 
     def ready(self) -> int:
         """Completes pending work, makes the memory exist and returns its address."""
-        if watch.capture is not None:
+        if ever.listened and watch.capture is not None:
             watch.capture.touched()
         tape = self.tape
         if tape is not None:
             tape.flush()
-        block = self.block
+        block: Block | None = self.block
         if block is None:
             block = self.allocate()
         return block.address

@@ -12,7 +12,6 @@ slot that no call mentions: results get their slots, then the cursor moves.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from operator import itemgetter
 from sys import getrefcount
@@ -22,9 +21,18 @@ from typing import Any
 from flambeau.backend.allocator import ExternalBlock
 from flambeau.core.config import config, listeners
 from flambeau.engine.call import Call
+from flambeau.engine.lost import LostBlock
 from flambeau.engine.plan import CallByCall, Plan
-from flambeau.engine.storage import LostBlock, Storage
-from flambeau.engine.turns import IDLE, RECORDING, WAITING, turns, wait_until_consistent
+from flambeau.engine.storage import Storage
+from flambeau.engine.storage_fields import StorageFields
+from flambeau.engine.turns import (
+    IDLE,
+    RECORDING,
+    WAITING,
+    ThreadState,
+    turns,
+    wait_until_consistent,
+)
 
 # A trie that grew past this many calls (ever new shapes, ever new programs) starts afresh.
 _MAX_CALLS = 50_000
@@ -43,7 +51,6 @@ class Tape:
     """
 
     __slots__ = (
-        "__weakref__",
         "busy",
         "calls_known",
         "cursor",
@@ -61,7 +68,7 @@ class Tape:
         self.root = Call("start", None)
         self.calls_known = 0
         self.cursor = self.root
-        self.slots: list[Storage] = []
+        self.slots: list[Any] = []
         self.scalars: list[int | float] = []
         self.grad_enabled = True
         self.remaining = config.window
@@ -69,7 +76,6 @@ class Tape:
         self.busy = IDLE
         self.flushing = 0
         self.owner = get_ident()
-        turns.register(self)
 
     # -- recording: only the owner, between busy = RECORDING and busy = IDLE ---------------------
 
@@ -86,31 +92,37 @@ class Tape:
                 pass
             self.busy = RECORDING
 
-    def bind(self, storage: Storage) -> int:
+    def bind(self, storage: StorageFields) -> int:
         """Gives a storage that is on no tape, or another thread's, a slot; one that the outside can
         see makes the tape run after this call.
         """
         if turns.several:
             return self._bind_shared(storage)
-        if storage.exports or (storage.block.__class__ is ExternalBlock and storage.is_exported()):
+        if storage.exports:
             self.remaining = 0
+        elif storage.block.__class__ is ExternalBlock:
+            external: Any = storage
+            if external.is_exported():
+                self.remaining = 0
         slots = self.slots
         slot = storage.slot = len(slots)
         slots.append(storage)
         storage.tape = self
         return slot
 
-    def _bind_shared(self, storage: Storage) -> int:
+    def _bind_shared(self, storage: Any) -> int:
         """The same among several threads: work pending on another tape is done first."""
         while True:
             with turns.bind_lock:
                 other = storage.tape
+                slot: int = storage.slot
                 if other is self:
-                    return storage.slot
+                    return slot
                 if other is None:
                     if storage.is_exported():
                         self.remaining = 0
-                    slot = storage.slot = len(self.slots)
+                    slot = len(self.slots)
+                    storage.slot = slot
                     self.slots.append(storage)
                     storage.tape = self
                     return slot
@@ -360,14 +372,7 @@ _IS_REFERENCED = bytes(
 )
 
 
-class _ThreadState(threading.local):
-    """The current thread's tape."""
-
-    def __init__(self) -> None:
-        self.tape = Tape()
-
-
-thread = _ThreadState()
+thread = ThreadState(Tape)
 
 
 def _apply_window() -> None:

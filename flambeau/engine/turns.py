@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,12 @@ _PAUSE = 20e-6
 _PAUSES_BEFORE_LOOKING = 256
 
 
+class Life:
+    """Something that exists for as long as its thread."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Turns:
     """The process-wide part: who records, and the locks that matter once there are several."""
 
@@ -44,12 +51,11 @@ class Turns:
         # Plans share the thread pool and their own argument blocks: one runs at a time.
         self.run_lock = threading.RLock()
         self.bind_lock = threading.Lock()
-        self._tapes: list[weakref.ref[Tape]] = []
+        self._tapes: list[tuple[weakref.ref[Life], Tape]] = []
 
-    def register(self, tape: Tape) -> None:
-        """Announces a thread's tape before its first use."""
-        self._tapes = [ref for ref in self._tapes if ref() is not None]
-        self._tapes.append(weakref.ref(tape))
+    def register(self, tape: Tape, life: Life) -> None:
+        """Announces a thread's tape before its first use; ``life`` ends with the thread."""
+        self._tapes.append((weakref.ref(life, self._forget_dead), tape))
         if len(self._tapes) > 1:
             self.share()
 
@@ -58,14 +64,13 @@ class Turns:
         if self.several:
             return
         self.several = True
-        for ref in tuple(self._tapes):
-            tape = ref()
-            if tape is not None and tape.owner != threading.get_ident():
+        for tape in self.tapes():
+            if tape.owner != threading.get_ident():
                 wait_until_consistent(tape)
 
     def hold_for_fork(self) -> None:
         """A child must not inherit a plan in the middle of running."""
-        if any(t is not None and t.owner != threading.get_ident() for t in self.tapes()):
+        if any(t.owner != threading.get_ident() for t in self.tapes()):
             self.share()
         self.run_lock.acquire()
 
@@ -81,7 +86,10 @@ class Turns:
 
     def tapes(self) -> list[Tape]:
         """The tapes of the living threads."""
-        return [tape for tape in (ref() for ref in self._tapes) if tape is not None]
+        return [tape for _, tape in self._tapes]
+
+    def _forget_dead(self, ref: weakref.ref[Life]) -> None:
+        self._tapes = [entry for entry in self._tapes if entry[0] is not ref]
 
 
 def wait_until_consistent(tape: Tape) -> None:
@@ -106,6 +114,19 @@ def _is_inside(thread: int) -> bool:
 
 
 turns = Turns()
+
+
+class ThreadState(threading.local):
+    """What belongs to the current thread: its ``tape``, which ``make`` makes at the first use."""
+
+    tape: Tape
+
+    def __init__(self, make: Callable[[], Tape]) -> None:
+        self.tape = make()
+        self.life = Life()
+        turns.register(self.tape, self.life)
+
+
 os.register_at_fork(
     before=turns.hold_for_fork,
     after_in_parent=turns.release_in_parent,

@@ -21,6 +21,18 @@ class Watch(threading.local):
 
 watch = Watch()
 
+
+class Ever:
+    """Whether any thread ever had a listener: the cheap question, on the hot paths."""
+
+    __slots__ = ("listened",)
+
+    def __init__(self) -> None:
+        self.listened = False
+
+
+ever = Ever()
+
 # Storages that the package itself keeps and that nobody writes, by id.
 lasting: dict[int, Any] = {}
 _MAX_LASTING = 1024

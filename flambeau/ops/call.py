@@ -17,8 +17,11 @@ from typing import Any
 from flambeau.core.layout import Layout
 from flambeau.engine.call import Call
 from flambeau.engine.storage import Storage
+from flambeau.engine.storage_fields import StorageFields, new_storage
 from flambeau.engine.tape import Tape, thread
 from flambeau.engine.turns import IDLE, RECORDING
+from flambeau.fields import NodeFields, new_node, new_tensor
+from flambeau.fields import TensorFields as Fields
 from flambeau.graph import Node, SavedResult, above, next_sequence
 from flambeau.ops.derivative import UNNEEDED
 from flambeau.tensor import UNTRACKED, Tensor
@@ -29,12 +32,10 @@ ABSENT = -2
 IN_PLACE = "in place"
 _INT64_LIMIT = 1 << 63
 
-_new_object = object.__new__
 
-
-def fresh(tape: Tape, layout: Layout) -> Tensor:
+def fresh(tape: Tape, layout: Layout) -> Fields:
     """A tensor whose contents the call just recorded will write: the next slot of the tape."""
-    storage: Storage = _new_object(Storage)
+    storage: StorageFields = new_storage(Storage)
     storage.nbytes = layout.nbytes
     storage.device = layout.device
     storage.block = None
@@ -42,7 +43,7 @@ def fresh(tape: Tape, layout: Layout) -> Tensor:
     storage.slot = len(tape.slots)
     storage.version = 0
     storage.exports = 0
-    tensor: Tensor = _new_object(Tensor)
+    tensor: Fields = new_tensor(Tensor)
     tensor._storage = storage
     tensor._layout = layout
     tensor._requires_grad = False
@@ -61,11 +62,11 @@ def fresh(tape: Tape, layout: Layout) -> Tensor:
 
 def record(
     op: Any,
-    operands: Sequence[Tensor | type | None],
+    operands: Sequence[Fields | type | None],
     static: tuple[Any, ...],
     numbers: Sequence[int | float] = (),
-    destinations: Sequence[Tensor] = (),
-) -> tuple[Tensor, ...]:
+    destinations: Sequence[Fields] = (),
+) -> tuple[Fields, ...]:
     """Records one call; returns its new tensors (none where it writes into ``destinations``).
 
     An operand is a tensor, None, or the type of a Python number that stands in a tensor's place and
@@ -78,7 +79,7 @@ def record(
     slots = []
     layouts: list[Any] = []
     for operand in operands:
-        if isinstance(operand, Tensor):
+        if isinstance(operand, Fields):
             storage = operand._storage
             slots.append(storage.slot if storage.tape is tape else tape.bind(storage))
             layouts.append(operand._layout)
@@ -98,7 +99,7 @@ def record(
     if call is None or call.key != key:
         call = _advance_general(tape, key)
     outputs = call.outputs
-    results: tuple[Tensor, ...]
+    results: tuple[Fields, ...]
     if len(outputs) == 1:
         results = (fresh(tape, outputs[0]),)
     else:
@@ -127,10 +128,10 @@ def _advance_general(tape: Tape, key: tuple[Any, ...]) -> Call:
 # and two tensors make their result without `fresh`: a call less is a tenth of their time.
 
 
-def unary_form(op: Any) -> Callable[[Tensor], Tensor]:
+def unary_form(op: Any) -> Callable[[Fields], Fields]:
     """Records ``op`` on one tensor, with no other argument."""
 
-    def record_unary(a: Tensor) -> Tensor:
+    def record_unary(a: Fields) -> Fields:
         tape = thread.tape
         tape.busy = RECORDING
         if tape.flushing:
@@ -151,7 +152,7 @@ def unary_form(op: Any) -> Callable[[Tensor], Tensor]:
         ):
             call = _advance(tape, op, first, slot, layout, ABSENT, None)
         layout = call.outputs[0]
-        storage = _new_object(Storage)
+        storage = new_storage(Storage)
         storage.nbytes = layout.nbytes
         storage.device = layout.device
         storage.block = None
@@ -159,7 +160,7 @@ def unary_form(op: Any) -> Callable[[Tensor], Tensor]:
         storage.slot = first
         storage.version = 0
         storage.exports = 0
-        result: Tensor = _new_object(Tensor)
+        result: Fields = new_tensor(Tensor)
         result._storage = storage
         result._layout = layout
         result._requires_grad = False
@@ -183,10 +184,10 @@ def unary_form(op: Any) -> Callable[[Tensor], Tensor]:
     return record_unary
 
 
-def number_form(op: Any) -> Callable[[Tensor, int | float], Tensor]:
+def number_form(op: Any) -> Callable[[Fields, int | float], Fields]:
     """Records ``op`` on a tensor and a Python number (a float, or an int of 64 bits)."""
 
-    def record_number(a: Tensor, number: int | float) -> Tensor:
+    def record_number(a: Fields, number: int | float) -> Fields:
         tape = thread.tape
         tape.busy = RECORDING
         if tape.flushing:
@@ -221,19 +222,19 @@ def number_form(op: Any) -> Callable[[Tensor, int | float], Tensor]:
     return record_number
 
 
-def binary_form(op: Any, otherwise: Callable[[Tensor, Any], Any]) -> Callable[[Tensor, Any], Any]:
+def binary_form(op: Any, otherwise: Callable[[Fields, Any], Any]) -> Callable[[Fields, Any], Any]:
     """Records ``op`` on two tensors, or on a tensor and a Python number.
 
     ``otherwise(a, b)`` is asked where ``b`` is neither.
     """
     record_number = number_form(op)
 
-    def record_binary(a: Tensor, b: Any) -> Any:
+    def record_binary(a: Fields, b: Any) -> Any:
         kind = type(b)
         if kind is not Tensor:
             if kind is float or (kind is int and -_INT64_LIMIT <= b < _INT64_LIMIT):
                 return record_number(a, b)
-            if not isinstance(b, Tensor):
+            if not isinstance(b, Fields):
                 return otherwise(a, b)
         tape = thread.tape
         tape.busy = RECORDING
@@ -259,7 +260,7 @@ def binary_form(op: Any, otherwise: Callable[[Tensor, Any], Any]) -> Callable[[T
         ):
             call = _advance(tape, op, first, slot_a, layout, slot_b, layout_b)
         layout = call.outputs[0]
-        storage = _new_object(Storage)
+        storage = new_storage(Storage)
         storage.nbytes = layout.nbytes
         storage.device = layout.device
         storage.block = None
@@ -267,7 +268,7 @@ def binary_form(op: Any, otherwise: Callable[[Tensor, Any], Any]) -> Callable[[T
         storage.slot = first
         storage.version = 0
         storage.exports = 0
-        result: Tensor = _new_object(Tensor)
+        result: Fields = new_tensor(Tensor)
         result._storage = storage
         result._layout = layout
         result._requires_grad = False
@@ -317,7 +318,7 @@ def _advance(
     return tape.advance(key, build)
 
 
-def record_inplace(op: Any, a: Tensor, b: Tensor | int | float) -> Tensor:
+def record_inplace(op: Any, a: Fields, b: Fields | int | float) -> Fields:
     """Writes the result into ``a``; neither operand takes part in a graph."""
     tape = thread.tape
     tape.busy = RECORDING
@@ -325,10 +326,10 @@ def record_inplace(op: Any, a: Tensor, b: Tensor | int | float) -> Tensor:
         tape.wait_turn()
     storage = a._storage
     slot = storage.slot if storage.tape is tape else tape.bind(storage)
-    if isinstance(b, Tensor):
+    if isinstance(b, Fields):
         storage = b._storage
         slot_b = storage.slot if storage.tape is tape else tape.bind(storage)
-        key = (op, len(tape.slots), slot, a._layout, slot_b, b._layout, IN_PLACE)
+        key: Any = (op, len(tape.slots), slot, a._layout, slot_b, b._layout, IN_PLACE)
     else:
         key = (op, len(tape.slots), slot, a._layout, ABSENT, b.__class__, IN_PLACE)
     call = tape.cursor.next
@@ -336,7 +337,8 @@ def record_inplace(op: Any, a: Tensor, b: Tensor | int | float) -> Tensor:
         call = _advance_inplace(tape, key, a, b)
     tape.cursor = call
     if call.scalars:
-        tape.scalars.append(b)
+        number: Any = b
+        tape.scalars.append(number)
     tape.busy = IDLE
     if a._view_version != UNTRACKED:
         a._storage.version += 1
@@ -346,7 +348,7 @@ def record_inplace(op: Any, a: Tensor, b: Tensor | int | float) -> Tensor:
     return a
 
 
-def _advance_inplace(tape: Tape, key: tuple[Any, ...], a: Tensor, b: Any) -> Call:
+def _advance_inplace(tape: Tape, key: tuple[Any, ...], a: Fields, b: Any) -> Call:
     op, first, slot_a, layout_a, slot_b, layout_b, _ = key
     general = (op, (slot_a, slot_b), (layout_a, layout_b), op.default_static, ((slot_a, layout_a),))
 
@@ -365,14 +367,17 @@ def needs_graph(tensors: Sequence[Any]) -> bool:
     if not thread.tape.grad_enabled:
         return False
     for t in tensors:
-        if isinstance(t, Tensor) and t.requires_grad:
+        if isinstance(t, Fields) and t.requires_grad:
             return True
     return False
 
 
 def attach(
-    op: Any, inputs: Sequence[Any], results: Sequence[Tensor], arguments: dict[str, Any] | None
-) -> Node:
+    op: Any,
+    inputs: Sequence[Any],
+    results: Sequence[Fields],
+    arguments: dict[str, Any] | None,
+) -> NodeFields:
     """Makes the node of a call and hangs it on its results.
 
     ``inputs`` are the operands (None where absent, a number where one stands for a tensor),
@@ -388,14 +393,17 @@ def attach(
 
 
 def make_node(
-    op: Any, inputs: Sequence[Any], results: Sequence[Tensor], arguments: dict[str, Any] | None
-) -> Node:
+    op: Any,
+    inputs: Sequence[Any],
+    results: Sequence[Fields],
+    arguments: dict[str, Any] | None,
+) -> NodeFields:
     """The node of a call on ``inputs`` that gave ``results``; hangs on nothing yet."""
     targets: list[Any] = []
     layouts: list[Any] = []
     numbers: list[int] | None = None
     for t in inputs:
-        if not isinstance(t, Tensor):
+        if not isinstance(t, Fields):
             targets.append(None)
             layouts.append(None)
             continue
@@ -416,7 +424,7 @@ def make_node(
     return Node(op, targets, numbers, layouts, output_layouts, saved, versions, arguments)
 
 
-def _attach_first(op: Any, call: Call, a: Tensor, result: Tensor) -> None:
+def _attach_first(op: Any, call: Call, a: Fields, result: Fields) -> None:
     """`attach` for one operand, which requires a gradient."""
     target = (a._grad_fn if a._base is None else a.grad_fn) or a
     number = a._output_nr
@@ -432,7 +440,13 @@ def _attach_first(op: Any, call: Call, a: Tensor, result: Tensor) -> None:
 
 
 def _attach_pair(
-    op: Any, call: Call, a: Tensor, needs_a: bool, b: Tensor, needs_b: bool, result: Tensor
+    op: Any,
+    call: Call,
+    a: Fields,
+    needs_a: bool,
+    b: Fields,
+    needs_b: bool,
+    result: Fields,
 ) -> None:
     """`attach` for two operands, of which one at least requires a gradient."""
     target_a = target_b = None
@@ -454,7 +468,7 @@ def _attach_pair(
         else:
             saved, versions = _save(rule, (a, b), (result,), (target_a, target_b))
     # `_fresh_node`, written out.
-    node: Node = _new_object(Node)
+    node: NodeFields = new_node(Node)
     node.operator = op
     node.targets = (target_a, target_b)
     node.numbers = [number_a, number_b] if number_a or number_b else None
@@ -480,9 +494,9 @@ def _fresh_node(
     numbers: Sequence[int] | None,
     saved: Sequence[Any],
     versions: Sequence[int],
-) -> Node:
+) -> NodeFields:
     """``Node(...)`` with the layouts that the call knows, without the cost of a constructor."""
-    node: Node = _new_object(Node)
+    node: NodeFields = new_node(Node)
     node.operator = op
     node.targets = targets
     node.numbers = numbers
@@ -500,14 +514,14 @@ def _fresh_node(
 
 
 def _save(
-    rule: Any, inputs: Sequence[Any], results: Sequence[Tensor], targets: Sequence[Any]
+    rule: Any, inputs: Sequence[Any], results: Sequence[Fields], targets: Sequence[Any]
 ) -> tuple[list[Any], list[int]]:
     """What the derivative needs, and the versions of it."""
     saved: list[Any] = []
     versions: list[int] = []
     for k, condition in rule.saved_when:
         value = inputs[k]
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Fields):
             saved.append(value)
             versions.append(-1)
         elif condition is None or _any_wanted(targets, condition):
@@ -531,7 +545,7 @@ def _any_wanted(targets: Sequence[Any], positions: Sequence[int]) -> bool:
 # -- in-place ----------------------------------------------------------------------------------
 
 
-def check_inplace(tensor: Tensor, inputs: Sequence[Any]) -> bool:
+def check_inplace(tensor: Fields, inputs: Sequence[Any]) -> bool:
     """Whether the write is to be recorded; PyTorch's errors for writes that autograd forbids."""
     if not thread.tape.grad_enabled:
         return False
@@ -548,7 +562,7 @@ def check_inplace(tensor: Tensor, inputs: Sequence[Any]) -> bool:
     return needs_graph(inputs)
 
 
-def _check_view(tensor: Tensor, base: Tensor) -> None:
+def _check_view(tensor: Fields, base: Fields) -> None:
     if base.is_leaf:
         raise RuntimeError(
             "a view of a leaf Variable that requires grad is being used in an in-place operation."
@@ -563,7 +577,7 @@ def _check_view(tensor: Tensor, base: Tensor) -> None:
         )
 
 
-def _check_unrecorded_view(tensor: Tensor) -> None:
+def _check_unrecorded_view(tensor: Fields) -> None:
     base = tensor._base
     if base is not None and base.requires_grad:
         raise RuntimeError(
@@ -575,7 +589,7 @@ def _check_unrecorded_view(tensor: Tensor) -> None:
         )
 
 
-def rebase(tensor: Tensor, node: Node) -> None:
+def rebase(tensor: Fields, node: NodeFields) -> None:
     """Makes ``node`` the history of a tensor that was written in place.
 
     For a view the base's history changes too: everything outside the view flows through unchanged,

@@ -28,7 +28,7 @@ from flambeau.ops.view import (
     transpose,
     unsqueeze,
 )
-from flambeau.ops.view_operator import view_of
+from flambeau.ops.view_form import view_of
 from flambeau.tensor import Tensor, wrap_dim
 
 

@@ -19,7 +19,8 @@ from flambeau.ops.declare import (
     copy_operator,
 )
 from flambeau.ops.destination import expand_shape
-from flambeau.ops.view_operator import ViewOperator, view_of
+from flambeau.ops.view_form import view_of
+from flambeau.ops.view_operator import ViewOperator
 from flambeau.ops.view_operator import view as view_operator
 from flambeau.tensor import Tensor, wrap_dim
 

@@ -112,6 +112,11 @@ def test_an_error_of_shape_leaves_a_whole_tape():
     assert thread.tape.slots == [] and thread.tape.recorded() == []
 
 
+# Compiled modules call one another directly, so nothing can be put in between.
+IS_COMPILED = not path.__file__.endswith(".py")
+
+
+@pytest.mark.skipif(IS_COMPILED, reason="the recording path is compiled")
 def test_an_interrupt_before_a_result_exists_leaves_a_whole_tape(monkeypatch):
     x = torch.ones(4)
     thread.tape.flush()
