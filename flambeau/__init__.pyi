@@ -18,6 +18,7 @@ from flambeau import autograd as autograd
 from flambeau import backends as backends
 from flambeau import cpu as cpu
 from flambeau import cuda as cuda
+from flambeau import fields as fields
 from flambeau import functional as functional
 from flambeau import linalg as linalg
 from flambeau import nn as nn
@@ -37,9 +38,9 @@ from flambeau.core.device import device as device
 from flambeau.core.dtype import dtype as dtype
 from flambeau.core.dtype import finfo as finfo
 from flambeau.core.dtype import iinfo as iinfo
-from flambeau.core.layout import Size as Size
 from flambeau.core.memory_format import layout as layout
 from flambeau.core.memory_format import memory_format as memory_format
+from flambeau.core.size import Size as Size
 from flambeau.engine.generator import Generator as Generator
 from flambeau.engine.generator import default_generator as default_generator
 from flambeau.graph import enable_grad as enable_grad

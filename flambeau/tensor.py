@@ -52,6 +52,10 @@ class Tensor(TensorFields, metaclass=TensorMeta):
 
     __slots__ = ("__dict__", "__weakref__")
     _storage: Storage
+    _layout: Layout
+    _requires_grad: bool
+    _output_nr: int
+    _view_version: int
     _grad: Tensor | None
     _grad_fn: Node | None
     _base: Tensor | None

@@ -31,11 +31,11 @@ class Tensor(metaclass=TensorMeta):
     _storage: Storage
     _layout: Layout
     _requires_grad: _bool
+    _output_nr: _int
+    _view_version: _int
     _grad: Tensor | None
     _grad_fn: Node | None
-    _output_nr: _int
     _base: Tensor | None
-    _view_version: _int
     _hooks: TensorHooks | None
     _construct: ClassVar[Callable[..., Tensor]]
     _rebuild_view_grad_fn: ClassVar[Callable[[Tensor], Node | None]]
