@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flambeau.compiler.correlation_layout import SourceLayout, Window
-from flambeau.compiler.correlation_plan import CorrelationPass, CorrelationProblem, cheapest
+from flambeau.compiler.correlation_plan import (
+    CorrelationPass,
+    CorrelationProblem,
+    cheapest,
+    pointwise_rows,
+)
 from flambeau.compiler.correlation_steps import CorrelationPlanner
 from flambeau.compiler.gemm_micro import TileShape, tile_shape
 from flambeau.compiler.kernel_step import Pointer
@@ -81,6 +86,17 @@ class ConvolutionProblem:
     def in_single_precision(self) -> ConvolutionProblem:
         return replace(self, dtype=float32)
 
+    def with_long_rows(self, source_channels: int) -> ConvolutionProblem:
+        """The same problem; its planes as few long rows where the window is one element."""
+        plain = self.stride == (1, 1) and self.in_size == self.out_size
+        positions = self.in_size[0] * self.in_size[1]
+        if self.kernel != (1, 1) or not plain or not positions:
+            return self
+        size = self.dtype.itemsize
+        rows = pointwise_rows(positions, source_channels * positions * size)
+        none = (0, 0)
+        return replace(self, in_size=(rows, positions // rows), pad_low=none, pad_high=none)
+
     @property
     def suits_winograd(self) -> bool:
         steps = (self.stride, self.dilation)
@@ -114,6 +130,7 @@ def plan_convolution(problem: ConvolutionProblem, target: Target) -> LibraryPlan
         return widened(plan, problem.dtype, target, inputs, outputs)
     writer = PlanWriter()
     tile = problem.tile(target)
+    problem = problem.with_long_rows(problem.in_channels)
     planes = problem.in_channels * problem.in_size[0] * problem.in_size[1]
     best = cheapest(
         problem.window(), planes * tile.size, tile, functools.partial(_correlation, problem)

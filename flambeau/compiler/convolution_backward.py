@@ -83,6 +83,7 @@ def plan_backward_data(problem: ConvolutionProblem, target: Target) -> LibraryPl
         return widened(plan, problem.dtype, target, inputs, {"grad_input": sizes["input"]})
     writer = PlanWriter()
     tile = problem.tile(target)
+    problem = problem.with_long_rows(problem.out_channels)
     if problem.stride == (1, 1):
         planes = problem.out_channels * problem.out_size[0] * problem.out_size[1]
         formulate = functools.partial(_unit_stride_problem, problem)

@@ -92,9 +92,9 @@ class Window:
         """The window over the first of ``strips`` equal strips of the output."""
         return replace(self, out=(self.out[0] // strips, self.out[1]))
 
-    def layouts(self) -> list[SourceLayout]:
-        """The layouts to choose from."""
-        plain = self._plain().as_in_memory()
+    def layouts(self, copied: bool = False) -> list[SourceLayout]:
+        """The layouts to choose from; ``copied`` means that none may be the plane itself."""
+        plain = self._plain() if copied else self._plain().as_in_memory()
         adjacent_rows = self.stride[0] == 1 or self.kernel[0] == 1
         return [plain, self._shifted()] if adjacent_rows and self.kernel[1] > 1 else [plain]
 

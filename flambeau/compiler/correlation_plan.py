@@ -38,6 +38,10 @@ LEAST_BLOCKS = 8
 FAR_SOURCE_FACTOR = 1.1
 
 
+# The same where it is read from where it lies: every tap of a position is on a page of its own.
+FAR_MEMORY_FACTOR = 1.6
+
+
 @dataclass(frozen=True, slots=True)
 class CorrelationPass:
     """One correlation: its taps, and the positions of the output plane that it computes.
@@ -157,8 +161,8 @@ class CorrelationProblem:
         )
         total = rows * products / images
         copied = not self.reads_memory(tile)
-        if copied and self.source_image * tile.size > 2 * BLOCK_BYTES:
-            total *= FAR_SOURCE_FACTOR
+        if self.source_image * tile.size > 2 * BLOCK_BYTES:
+            total *= FAR_SOURCE_FACTOR if copied else FAR_MEMORY_FACTOR
         if copied:
             total += self.groups * self.channels * self.layout.copy_cycles(tile.lanes)
         if self.is_scattered:
@@ -206,9 +210,20 @@ def strip_counts(window: Window, image_bytes: int) -> list[int]:
     fitting = [
         strips
         for strips in range(2, rows + 1)
-        if rows % strips == 0 and image_bytes <= strips * BLOCK_BYTES and rows // strips > 1
+        if rows % strips == 0
+        and image_bytes <= strips * BLOCK_BYTES
+        and (rows > strips or window.kernel[0] == 1)
     ]
     return [1, *fitting[:1]] if image_bytes > BLOCK_BYTES else [1]
+
+
+def pointwise_rows(positions: int, image_bytes: int) -> int:
+    """The rows that a plane is best seen as, where a window of one element makes any number do:
+    each a strip, so that a strip's source is a few long runs.
+    """
+    fewest = ceil_div(image_bytes, BLOCK_BYTES)
+    most = min(positions, 2 * fewest)
+    return next((rows for rows in range(fewest, most + 1) if positions % rows == 0), 1)
 
 
 Formulation = Callable[[Window, SourceLayout, int], CorrelationProblem]
@@ -221,7 +236,7 @@ def cheapest(
     choices = []
     for strips in strip_counts(window, image_bytes):
         part = window.strip(strips)
-        for layout in part.layouts():
+        for layout in part.layouts(copied=strips > 1):
             choices += with_flattened(formulate(part, layout, strips))
     possible = [choice for choice in choices if choice.strips == 1 or choice.in_blocks(tile)]
     return min(possible, key=lambda choice: choice.cycles(tile))
