@@ -241,6 +241,7 @@ def plan_backward_weight(problem: ConvolutionProblem, target: Target) -> Library
         *(
             PositionLanesPlanner(writer, tile, problem, layout)
             for layout in problem.window().layouts()
+            if layout.row_phases == 1
         ),
     ]
     best = min(planners, key=lambda planner: planner.cycles())

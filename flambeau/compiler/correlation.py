@@ -42,14 +42,14 @@ PACK_WORDS = (
     "rows", "panels", "height", "tall_panels",
 )  # fmt: skip
 
-# A task is a row of a plane (an image and channel), in all phases.  Row r is row
-# ``r * row_step - top`` of the source, and column j of phase p its column
+# A task is a row of a plane (an image and channel), in all phases.  Row r of row phase q is row
+# ``r * row_step + q * row_phase_step - top`` of the source, and column j of phase p its column
 # ``j * column_step + p * phase_step - left``; what the source lacks is zero.
 PAD_WORDS = (
     "source", "padded", "channels", "source_rows", "source_columns",
-    "image_stride", "channel_stride", "phase_stride", "row_stride",
-    "padded_rows", "phase_columns", "phases",
-    "row_step", "column_step", "phase_step", "top", "left",
+    "image_stride", "channel_stride", "row_phase_stride", "phase_stride", "row_stride",
+    "padded_rows", "phase_rows", "phase_columns", "phases",
+    "row_step", "column_step", "row_phase_step", "phase_step", "top", "left",
 )  # fmt: skip
 
 # A task is ``vectors`` (see `vector_counts`) groups of columns, of all rows of one block of panels.
@@ -401,8 +401,10 @@ def _pad(tile: TileShape, name: str, copy_row: RowCopier) -> tuple[str, Builder]
     memory_plane = builder.mul(words["source_rows"], words["source_columns"])
 
     def pad_row(task: Var, _: list[Var]) -> None:
-        row, plane = split_number(builder, task, words["padded_rows"])
+        number, plane = split_number(builder, task, words["padded_rows"])
+        row, row_phase = split_number(builder, number, words["phase_rows"])
         source_row = builder.sub(builder.mul(row, words["row_step"]), words["top"])
+        source_row = builder.add(source_row, builder.mul(row_phase, words["row_phase_step"]))
         inside = builder.compare("ult", source_row, words["source_rows"])
         source_row = builder.select(inside, source_row, 0)
         source = advance(builder, tile, words["source"], plane, memory_plane)
@@ -410,6 +412,7 @@ def _pad(tile: TileShape, name: str, copy_row: RowCopier) -> tuple[str, Builder]
         channel, image = split_number(builder, plane, words["channels"])
         target = advance(builder, tile, words["padded"], image, words["image_stride"])
         target = advance(builder, tile, target, channel, words["channel_stride"])
+        target = advance(builder, tile, target, row_phase, words["row_phase_stride"])
         target = advance(builder, tile, target, row, words["row_stride"])
         valid = builder.select(inside, words["source_columns"], 0)
         copy_row(builder, tile, words, _Row(source, valid, target))

@@ -25,7 +25,8 @@ class SourceLayout:
     plane in memory, column j of phase p its column ``j * column_step + p * phase_step - left``;
     what the plane in memory lacks is zero.  A ``shifted`` layout has a phase for each column of the
     window, exactly as wide as the output: more to copy, but the positions of the whole output plane
-    are neighbours.
+    are neighbours.  Where the window moves by more than a row, such a layout also has a plane of
+    phases for each row of the window (``row_phases``, whose rows lie ``row_phase_step`` apart).
     """
 
     memory_rows: int
@@ -39,10 +40,17 @@ class SourceLayout:
     top: int = 0
     left: int = 0
     shifted: bool = False
+    row_phases: int = 1
+    row_phase_step: int = 1
+
+    @property
+    def row_phase(self) -> int:
+        """Elements of the phases of one row of the window."""
+        return self.phases * self.rows * self.phase_columns
 
     @property
     def plane(self) -> int:
-        return self.phases * self.rows * self.phase_columns
+        return self.row_phases * self.row_phase
 
     @property
     def is_plain(self) -> bool:
@@ -68,11 +76,20 @@ class SourceLayout:
             phase, shift = column // self.phase_step, 0
         else:
             shift, phase = divmod(column, self.column_step)
-        return (phase * self.rows + row) * self.phase_columns + shift
+        row_phase = 0
+        if self.row_phases > 1:
+            row_phase, row = row // self.row_phase_step, 0
+        place = (phase * self.rows + row) * self.phase_columns + shift
+        return row_phase * self.row_phase + place
+
+    @property
+    def padded_rows(self) -> int:
+        """Rows to copy: those of every row phase."""
+        return self.row_phases * self.rows
 
     def copy_cycles(self, lanes: int) -> int:
         """An estimate of what copying a plane costs."""
-        return self.phases * self.rows * ceil_div(self.phase_columns, lanes) * 4
+        return self.phases * self.padded_rows * ceil_div(self.phase_columns, lanes) * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +112,9 @@ class Window:
     def layouts(self, copied: bool = False) -> list[SourceLayout]:
         """The layouts to choose from; ``copied`` means that none may be the plane itself."""
         plain = self._plain() if copied else self._plain().as_in_memory()
-        adjacent_rows = self.stride[0] == 1 or self.kernel[0] == 1
-        return [plain, self._shifted()] if adjacent_rows and self.kernel[1] > 1 else [plain]
+        if self.stride[0] > 1 and self.kernel[0] > 1:
+            return [plain, self._split()]
+        return [plain, self._shifted()] if self.kernel[1] > 1 else [plain]
 
     def row_step(self, layout: SourceLayout) -> int:
         """Elements of a plane between two rows of positions."""
@@ -150,13 +168,25 @@ class Window:
             shifted=True,
         )
 
+    def _split(self) -> SourceLayout:
+        """A phase for each element of the window."""
+        layout = self._shifted()
+        return replace(
+            layout,
+            rows=self.out[0],
+            row_step=self.stride[0],
+            row_phases=self.kernel[0],
+            row_phase_step=self.dilation[0],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Elements between two images, channels, phases and rows of a laid out source."""
+    """Elements between two images, channels, row phases, phases and rows of a laid out source."""
 
     image: int
     channel: int
+    row_phase: int
     phase: int
     row: int
 
@@ -164,13 +194,19 @@ class Placement:
 def image_by_image(layout: SourceLayout, channels: int) -> Placement:
     """Each image's channels one after the other."""
     columns, plane = layout.phase_columns, layout.plane
-    return Placement(channels * plane, plane, layout.rows * columns, columns)
+    return Placement(channels * plane, plane, layout.row_phase, layout.rows * columns, columns)
 
 
 def row_by_row(layout: SourceLayout, images: int) -> Placement:
     """Each row of a plane for all images side by side."""
     columns = images * layout.phase_columns
-    return Placement(layout.phase_columns, images * layout.plane, layout.rows * columns, columns)
+    return Placement(
+        layout.phase_columns,
+        images * layout.plane,
+        images * layout.row_phase,
+        layout.rows * columns,
+        columns,
+    )
 
 
 def pad_kernel(layout: SourceLayout) -> str:
@@ -194,14 +230,17 @@ def pad_arguments(
         "source_columns": layout.memory_columns,
         "image_stride": placement.image,
         "channel_stride": placement.channel,
+        "row_phase_stride": placement.row_phase,
         "phase_stride": placement.phase,
         "row_stride": placement.row,
-        "padded_rows": layout.rows,
+        "padded_rows": layout.padded_rows,
+        "phase_rows": layout.rows,
         "phase_columns": layout.phase_columns,
         "phases": layout.phases,
         "row_step": layout.row_step,
         "column_step": layout.column_step,
         "phase_step": layout.phase_step,
+        "row_phase_step": layout.row_phase_step,
         "top": layout.top,
         "left": layout.left,
     }
@@ -219,7 +258,7 @@ def add_pad_step(
 ) -> None:
     """Copies ``images`` of ``channels`` contiguous planes from ``source`` to ``padded``."""
     arguments = pad_arguments(layout, placement, source, padded, channels)
-    tasks = images * channels * layout.rows
+    tasks = images * channels * layout.padded_rows
     grain = GRAIN_MOVES // max(1, layout.phases * layout.phase_columns)
     module = correlation_module(tile)
     writer.add(module.step(pad_kernel(layout), arguments, tasks, grain))

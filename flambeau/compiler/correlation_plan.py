@@ -38,8 +38,17 @@ LEAST_BLOCKS = 8
 FAR_SOURCE_FACTOR = 1.1
 
 
-# The same where it is read from where it lies: every tap of a position is on a page of its own.
+# The same where every tap of a position is far from the others: in a source that is read from where
+# it lies, or that has a phase for each.
 FAR_MEMORY_FACTOR = 1.6
+
+
+# A source with a phase for each element of the window that does stay in the cache.
+SPLIT_FACTOR = 1.2
+
+# With weights of so many bytes, a block has at least so many positions for each reading of them.
+MANY_WEIGHT_BYTES = 1 << 20
+LEAST_BLOCK_POSITIONS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +142,13 @@ class CorrelationProblem:
 
     def in_blocks(self, tile: TileShape) -> bool:
         """Whether blocks are padded and correlated by one task each."""
-        blocks = self.images // self.block_images(tile) * self.strips
+        images = self.block_images(tile)
+        blocks = self.images // images * self.strips
+        one = self.passes[0]
+        weights = self.groups * self.rows * len(one.weight_taps)
+        positions = images * one.out_rows * one.out_columns
+        if weights * tile.size > MANY_WEIGHT_BYTES and positions < LEAST_BLOCK_POSITIONS:
+            return False
         simple = len(self.passes) == 1 and not self.interleaved and not self.reads_memory(tile)
         return simple and blocks >= LEAST_BLOCKS
 
@@ -161,8 +176,11 @@ class CorrelationProblem:
         )
         total = rows * products / images
         copied = not self.reads_memory(tile)
+        split = self.layout.row_phases > 1
         if self.source_image * tile.size > 2 * BLOCK_BYTES:
-            total *= FAR_SOURCE_FACTOR if copied else FAR_MEMORY_FACTOR
+            total *= FAR_SOURCE_FACTOR if copied and not split else FAR_MEMORY_FACTOR
+        elif split:
+            total *= SPLIT_FACTOR
         if copied:
             total += self.groups * self.channels * self.layout.copy_cycles(tile.lanes)
         if self.is_scattered:

@@ -264,7 +264,9 @@ class CorrelationPlanner:
             placement = image_by_image(layout, planes)
         arguments = pad_arguments(layout, placement, source, self.padded, planes)
         grain = GRAIN_MOVES // max(1, layout.phases * layout.phase_columns)
-        return _Call(pad_kernel(layout), arguments, images.count * planes * layout.rows, grain)
+        return _Call(
+            pad_kernel(layout), arguments, images.count * planes * layout.padded_rows, grain
+        )
 
     def _correlate(self, one: CorrelationPass, weights: _Weights, images: _Slice) -> _Call:
         problem, tile = self.problem, self.tile
