@@ -52,9 +52,7 @@ NAMED = {
     "tiny": ConvolutionProblem(float32, 1, 1, 1, (1, 1), (1, 1)),
     "padding past kernel": replace(BASE, pad_low=(4, 5), pad_high=(6, 3)),
     "padding only to the right": replace(BASE, pad_high=(3, 4), stride=(2, 2)),
-    "split": replace(
-        BASE, batch=20, in_size=(9, 8), kernel=(3, 2), stride=(2, 3), out_channels=40
-    ),
+    "split": replace(BASE, batch=20, in_size=(9, 8), kernel=(3, 2), stride=(2, 3), out_channels=40),
     "split dilated": replace(
         BASE, batch=5, in_size=(11, 12), stride=(3, 2), dilation=(2, 2), pad_low=(2, 1)
     ),
