@@ -15,6 +15,7 @@ from flambeau.compiler.correlation_plan import (
     pointwise_rows,
 )
 from flambeau.compiler.correlation_steps import CorrelationPlanner
+from flambeau.compiler.depthwise import DepthwiseProblem, add_depthwise_step
 from flambeau.compiler.gemm_micro import TileShape, tile_shape
 from flambeau.compiler.kernel_step import Pointer
 from flambeau.compiler.library_plan import LibraryPlan, PlanWriter
@@ -103,6 +104,11 @@ class ConvolutionProblem:
         plain = self.kernel == (3, 3) and steps == ((1, 1), (1, 1)) and self.groups == 1
         return plain and self.dtype is float32
 
+    def window_taps(self) -> tuple[Pair, ...]:
+        """Where the elements of the window lie, (rows, columns) from the first one."""
+        rows, columns = self.dilation
+        return tuple((i * rows, j * columns) for i, j in np.ndindex(*self.kernel))
+
     def tile(self, target: Target) -> TileShape:
         return tile_shape(self.dtype.llvm, target)
 
@@ -130,6 +136,10 @@ def plan_convolution(problem: ConvolutionProblem, target: Target) -> LibraryPlan
         return widened(plan, problem.dtype, target, inputs, outputs)
     writer = PlanWriter()
     tile = problem.tile(target)
+    # With more filters to a channel, sharing what they read counts for more.
+    if problem.in_per_group == 1 and problem.out_per_group <= 2 and problem.stride[1] == 1:
+        add_depthwise_step(writer, tile, _depthwise_problem(problem))
+        return writer.finish()
     problem = problem.with_long_rows(problem.in_channels)
     planes = problem.in_channels * problem.in_size[0] * problem.in_size[1]
     best = cheapest(
@@ -141,6 +151,23 @@ def plan_convolution(problem: ConvolutionProblem, target: Target) -> LibraryPlan
     else:
         CorrelationPlanner(writer, tile, best).plan()
     return writer.finish()
+
+
+def _depthwise_problem(problem: ConvolutionProblem) -> DepthwiseProblem:
+    return DepthwiseProblem(
+        images=problem.batch,
+        filters=problem.out_channels,
+        multiplier=problem.out_per_group,
+        memory=problem.in_size,
+        out=problem.out_size,
+        low=problem.pad_low,
+        taps=problem.window_taps(),
+        row_stride=problem.stride[0],
+        source=Pointer("input"),
+        weight=Pointer("weight"),
+        bias=Pointer("bias") if problem.has_bias else None,
+        target=Pointer("output"),
+    )
 
 
 def _winograd_problem(problem: ConvolutionProblem) -> WinogradProblem:

@@ -16,6 +16,7 @@ from flambeau.compiler.correlation_plan import (
     cheapest,
 )
 from flambeau.compiler.correlation_steps import CorrelationPlanner
+from flambeau.compiler.depthwise import DepthwiseProblem, add_depthwise_step
 from flambeau.compiler.kernel_step import Pointer, Word
 from flambeau.compiler.library_plan import LibraryPlan, PlanWriter, ceil_div
 from flambeau.compiler.target import Target
@@ -83,6 +84,9 @@ def plan_backward_data(problem: ConvolutionProblem, target: Target) -> LibraryPl
         return widened(plan, problem.dtype, target, inputs, {"grad_input": sizes["input"]})
     writer = PlanWriter()
     tile = problem.tile(target)
+    if problem.in_per_group == problem.out_per_group == 1 and problem.stride == (1, 1):
+        add_depthwise_step(writer, tile, _depthwise_problem(problem))
+        return writer.finish()
     problem = problem.with_long_rows(problem.out_channels)
     if problem.stride == (1, 1):
         planes = problem.out_channels * problem.out_size[0] * problem.out_size[1]
@@ -127,6 +131,24 @@ def _full_window(problem: ConvolutionProblem) -> Window:
     rows, columns = (problem.reach(axis) - problem.pad_low[axis] for axis in range(2))
     return Window(
         problem.out_size, problem.in_size, problem.kernel, (1, 1), problem.dilation, (rows, columns)
+    )
+
+
+def _depthwise_problem(problem: ConvolutionProblem) -> DepthwiseProblem:
+    rows, columns = problem.reach(0), problem.reach(1)
+    return DepthwiseProblem(
+        images=problem.batch,
+        filters=problem.in_channels,
+        multiplier=1,
+        memory=problem.out_size,
+        out=problem.in_size,
+        low=_full_window(problem).low,
+        taps=tuple((rows - i, columns - j) for i, j in problem.window_taps()),
+        row_stride=1,
+        source=Pointer("grad_output"),
+        weight=Pointer("weight"),
+        bias=None,
+        target=Pointer("grad_input"),
     )
 
 

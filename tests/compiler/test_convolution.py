@@ -15,6 +15,7 @@ from flambeau.compiler.convolution_backward import (
     plan_backward_weight,
 )
 from flambeau.compiler.correlation import correlation_module
+from flambeau.compiler.depthwise import depthwise_module
 from flambeau.compiler.gemm_micro import tile_shape
 from flambeau.compiler.jit import emit_object
 from flambeau.compiler.target import Target, describe_host, host
@@ -23,6 +24,8 @@ from flambeau.compiler.weight_gradient_filters import filter_lanes_module
 from flambeau.core.dtype import float32, float64
 from tests.compiler.convolution_cases import Case, make_case, random_problem
 from tests.compiler.library_runner import possible_targets, run_plan
+
+MODULES = (correlation_module, depthwise_module, weight_gradient_module, filter_lanes_module)
 
 PLANNERS = {
     "output": (plan_convolution, ("input", "weight", "bias")),
@@ -44,6 +47,23 @@ NAMED = {
     "stride past kernel": replace(BASE, kernel=(2, 2), stride=(5, 4)),
     "whole plane": replace(BASE, kernel=(12, 13), out_channels=20),
     "depthwise": replace(BASE, in_channels=9, out_channels=9, groups=9, pad_low=(1, 1)),
+    "depthwise strided": replace(
+        BASE,
+        in_channels=6,
+        out_channels=6,
+        groups=6,
+        in_size=(30, 35),
+        stride=(2, 1),
+        dilation=(2, 3),
+        pad_low=(3, 2),
+        pad_high=(0, 4),
+    ),
+    "depthwise in strips": replace(
+        BASE, in_channels=2, out_channels=2, groups=2, in_size=(90, 120), kernel=(5, 5)
+    ),
+    "depthwise wide": replace(
+        BASE, in_channels=2, out_channels=4, groups=2, in_size=(3, 9000), batch=1
+    ),
     "depthwise multiplied": replace(BASE, in_channels=4, out_channels=12, groups=4),
     "many filters": replace(BASE, out_channels=70, in_channels=3, pad_low=(1, 0)),
     "many taps": replace(BASE, in_channels=40, out_channels=37, in_size=(7, 7), batch=9),
@@ -175,7 +195,7 @@ def test_plans_of_one_type_share_their_modules() -> None:
         problem = replace(random_problem(seed), dtype=float32)
         for planner, _ in PLANNERS.values():
             keys |= {step.module_key for step in planner(problem, host()).steps}
-    assert len(keys) <= 3, keys
+    assert len(keys) <= 4, keys
 
 
 @pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
@@ -184,5 +204,5 @@ def test_modules_compile_for_other_machines(machine: str) -> None:
     target = describe_host(machine, flags, None)
     for element in ("float", "double"):
         tile = tile_shape(element, target)
-        for make in (correlation_module, weight_gradient_module, filter_lanes_module):
+        for make in MODULES:
             assert emit_object(make(tile).source(), target)
