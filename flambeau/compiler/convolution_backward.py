@@ -97,7 +97,8 @@ def plan_backward_data(problem: ConvolutionProblem, target: Target) -> LibraryPl
             WinogradPlanner(writer, tile, filtered).plan()
             return writer.finish()
     else:
-        best = _strided_problem(problem)
+        choices = (_strided_problem(problem), _joined_strided_problem(problem))
+        best = min(choices, key=lambda choice: choice.cycles(tile))
     CorrelationPlanner(writer, tile, best).plan()
     return writer.finish()
 
@@ -231,6 +232,38 @@ def _strided_problem(problem: ConvolutionProblem) -> CorrelationProblem:
         first_row += row.count
     arrangement = Arrangement(in_rows * in_columns, row_table * in_columns, column_table)
     return replace(_data_problem(problem, layout, tuple(passes)), arrangement=arrangement)
+
+
+def _joined_strided_problem(problem: ConvolutionProblem) -> CorrelationProblem:
+    """The same with the rows of each pass joined to one, as in `flatten`: for small planes."""
+    plain = _strided_problem(problem)
+    assert plain.arrangement is not None
+    length = plain.layout.phase_columns
+    residues = [_residues(problem, axis) for axis in range(2)]
+    across = len(residues[1])
+    # A pass without taps may be wider than the layout: its rows overlap, but all of it is zero.
+    extents = [(one.out_rows - 1) * length + one.out_columns for one in plain.passes]
+    region = max(extents, default=0)
+    passes = []
+    for number, (one, columns) in enumerate(zip(plain.passes, extents, strict=True)):
+        joined = replace(
+            one,
+            row_step=length,
+            out_rows=1,
+            out_columns=columns,
+            out_row=columns,
+            out_start=number * region,
+        )
+        passes.append(joined)
+    row_table, column_table = (np.zeros(size, np.int64) for size in problem.in_size)
+    for number, residue in enumerate(residues[0]):
+        places = number * across * region + np.arange(residue.count) * length
+        row_table[residue.first :: problem.stride[0]] = places
+    for number, residue in enumerate(residues[1]):
+        places = number * region + np.arange(residue.count)
+        column_table[residue.first :: problem.stride[1]] = places
+    arrangement = Arrangement(len(passes) * region, row_table, column_table)
+    return replace(plain, passes=tuple(passes), arrangement=arrangement)
 
 
 def _residue_offsets(

@@ -15,8 +15,9 @@ from flambeau.compiler.convolution_backward import (
     plan_backward_weight,
 )
 from flambeau.compiler.correlation import correlation_module
+from flambeau.compiler.correlation_plan import CorrelationProblem
 from flambeau.compiler.depthwise import depthwise_module
-from flambeau.compiler.gemm_micro import tile_shape
+from flambeau.compiler.gemm_micro import TileShape, tile_shape
 from flambeau.compiler.jit import emit_object
 from flambeau.compiler.target import Target, describe_host, host
 from flambeau.compiler.weight_gradient import weight_gradient_module
@@ -140,6 +141,17 @@ def test_strips_of_large_planes(result: str) -> None:
     plan = PLANNERS[result][0](problem, host())
     assert plan.steps[-1].tasks > 2 * problem.batch
     case.check(result, run(case, result, host()))
+
+
+@pytest.mark.parametrize("seed", range(200, 212))
+def test_strided_gradient_with_joined_rows(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def joined_first(self: CorrelationProblem, tile: TileShape) -> float:
+        return float(any(one.out_rows > 1 for one in self.passes))
+
+    monkeypatch.setattr(CorrelationProblem, "cycles", joined_first)
+    problem = replace(random_problem(seed), stride=(2, 1 + seed % 3))
+    case = make_case(problem, seed)
+    case.check("grad_input", run(case, "grad_input", host(), 2))
 
 
 def test_weight_gradient_formulations_agree() -> None:
