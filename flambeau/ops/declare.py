@@ -224,7 +224,13 @@ class PointwiseOperator(Operator):
         check_out(self.name, [values[k] for k in self.tensor_positions], out)
         layouts = [o._layout if isinstance(o, Tensor) else o for o in operands]
         check_writable(out)
-        resize_out(out, self.shape(layouts))
+        shape = self.shape(layouts)
+        if out.shape != shape and any(o is out for o in operands):
+            raise RuntimeError(
+                f"output with shape {list(out.shape)} doesn't match the broadcast shape "
+                f"{list(shape)}"
+            )
+        resize_out(out, shape)
         check_overlap(out, operands)
         path.record(self, operands, static, numbers, (out,))
         return out

@@ -19,8 +19,12 @@ def same_dtype(name: str, a: Layout, b: Layout) -> None:
         raise RuntimeError(
             f"expected m1 and m2 to have the same dtype, but got: {_c_name(a)} != {_c_name(b)}"
         )
-    if a.dtype is types.bool_:
-        raise RuntimeError(f"\"{name}_impl_cpu_\" not implemented for 'Bool'")
+    refuse_bool(name, a)
+
+
+def refuse_bool(name: str, layout: Layout) -> None:
+    if layout.dtype is types.bool_:
+        raise NotImplementedError(f"\"{name}_impl_cpu_\" not implemented for 'Bool'")
 
 
 def _c_name(layout: Layout) -> str:
@@ -162,6 +166,7 @@ def addmm_bias(bias, mat1, mat2):
             else "self and mat2 must have the same dtype, but got "
             f"{bias.dtype.title} and {mat2.dtype.title}"
         )
+    refuse_bool("addmm", mat1)
     return Layout.of((mat1.shape[0], mat2.shape[1]), mat1.dtype, mat1.device)
 
 

@@ -517,6 +517,9 @@ def native_group_norm_backward(
 def group_norm(input, num_groups, weight, bias, eps, cudnn_enabled):
     """Normalises each group of channels of ``(N, C, *)``, then scales and shifts each channel."""
     _check_groups(input, num_groups, weight, bias)
+    if not input.dtype.is_floating_point:
+        title = input.dtype.title
+        raise NotImplementedError(f"\"GroupNormKernelImpl\" not implemented for '{title}'")
     n, channels = input.shape[:2]
     area = numbers.prod(input.shape[2:])
     values = [contiguous(input), weight, bias, n, channels, area, num_groups, eps]

@@ -207,7 +207,12 @@ def atanh_backward(grad, self):
 atanh.samples(unary_samples(-0.9, 0.9))
 
 
-@pointwise("hypot(Tensor self, Tensor other) -> Tensor", variants=ALL_FORMS)
+def _check_hypot(common, arguments):
+    if not common.is_floating_point:
+        raise NotImplementedError(f"\"hypot_cpu\" not implemented for '{common.title}'")
+
+
+@pointwise("hypot(Tensor self, Tensor other) -> Tensor", check=_check_hypot, variants=ALL_FORMS)
 def hypot(self, other):
     """Returns ``sqrt(self**2 + other**2)`` without overflow."""
     a, b = k.absolute(self), k.absolute(other)

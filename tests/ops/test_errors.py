@@ -24,3 +24,24 @@ def test_type_and_text(name: str) -> None:
     kind, text = error_cases.outcome(error_cases.CASES[name], torch)
     # Python 3.13 adds a guess to its own errors about keywords.
     assert [kind, text.split(". Did you mean")[0]] == EXPECTED[name]
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda x: torch.hypot(x, x), "hypot_cpu"),
+        (lambda x: torch.group_norm(x, 2), "GroupNormKernelImpl"),
+        (lambda x: torch.addmm(x[0, :4], x, x.t()), "addmm_impl_cpu_"),
+        (lambda x: torch.mm(x, x.t()), "addmm_impl_cpu_"),
+    ],
+)
+def test_types_that_an_operator_refuses(call, text):
+    with pytest.raises(NotImplementedError, match=f"\"{text}\" not implemented for 'Bool'"):
+        call(torch.ones(4, 6, dtype=torch.bool))
+
+
+def test_an_operand_that_is_written_keeps_its_shape():
+    x = torch.arange(5.0)
+    with pytest.raises(RuntimeError, match=r"output with shape \[5\] doesn't match the broadcast"):
+        torch.add(x, torch.ones(4, 5), out=x)
+    assert x.tolist() == [0, 1, 2, 3, 4]
