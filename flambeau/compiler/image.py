@@ -15,6 +15,7 @@ import ctypes
 import hashlib
 import mmap
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -448,13 +449,30 @@ _STUBS: dict[int, Callable[[int], bytes]] = {X86_64: _x86_stub, AARCH64: _arm_st
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _READ_WRITE, _READ_EXECUTE = 3, 5
 _FAILED = ctypes.c_void_p(-1).value
 
 
-def load_image(image: Image) -> dict[str, int]:
-    """Copies the image into this process, for its whole life; returns its symbols' addresses."""
+class Functions(dict[str, int]):
+    """Addresses by name, in code that stays in memory for as long as this object lives."""
+
+    __slots__ = ("_base", "_size")
+
+    def __init__(self, addresses: dict[str, int], base: int, size: int) -> None:
+        super().__init__(addresses)
+        self._base = base
+        self._size = size
+
+    def __del__(self) -> None:
+        # While the interpreter shuts down, threads of the pool may still run code.
+        if not sys.is_finalizing():
+            _libc.munmap(self._base, self._size)
+
+
+def load_image(image: Image) -> Functions:
+    """Copies the image into this process; its functions."""
     addresses = [_external_address(name) for name in image.externals]
     base = _libc.mmap(None, image.size, _READ_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
     if base is None or base == _FAILED:
@@ -467,7 +485,8 @@ def load_image(image: Image) -> dict[str, int]:
     # On AArch64 Linux makes the instruction cache coherent when a page becomes executable.
     if _libc.mprotect(base, image.code_size, _READ_EXECUTE):
         raise OSError(ctypes.get_errno(), "the system forbids executable memory (mprotect)")
-    return {name: base + offset for name, offset in image.symbols.items()}
+    addresses_by_name = {name: base + offset for name, offset in image.symbols.items()}
+    return Functions(addresses_by_name, base, image.size)
 
 
 def _external_address(name: str) -> int:

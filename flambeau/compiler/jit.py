@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from flambeau.compiler.image import Image, ImageError, build_image, load_image
+from flambeau.compiler.image import Functions, Image, ImageError, build_image, load_image
 from flambeau.compiler.target import Target, host
 from flambeau.core.config import config, usable_processors
 
@@ -55,47 +55,46 @@ class Statistics:
 
 
 statistics = Statistics()
-_loaded: dict[tuple[str, str], dict[str, int]] = {}
+# Modules by key and target, oldest first.  Past so many the oldest are dropped; their code stays in
+# memory for as long as a plan holds it.
+MAX_MODULES = 4096
+_loaded: dict[tuple[str, str], Functions] = {}
+# What `compile_module` handed out: its callers keep plain addresses.
+_kept: dict[tuple[str, str], Functions] = {}
 _lock = threading.RLock()
 
 
 def compile_module(
     key: str, source: Callable[[], str], names: Sequence[str], *, passes: bool = False
 ) -> dict[str, int]:
-    """The addresses of the functions ``names`` of the module that ``key`` identifies.
+    """The addresses of the functions ``names`` of the module that ``key`` identifies, for ever.
 
     ``source()`` gives the module's LLVM IR; it is called only when neither this process nor the
     cache on disk has the code.  The key must say everything that changes the source, except the
     sources of ``flambeau.compiler`` and the target, which are added here.  ``passes`` runs LLVM's
     light IR optimisations first.
     """
-    target = host()
-    found = _loaded.get((key, target.name))
-    if found is None:
-        with _lock:
-            found = _loaded.get((key, target.name))
-            if found is None:
-                module = Module(key, source, names, passes)
-                image = _read_image(module, target) or _build_image(module, source(), target)
-                found = _loaded[(key, target.name)] = load_image(image)
+    kept = _kept.get((key, host().name))
+    if kept is None:
+        (kept,) = compile_many([Module(key, source, names, passes)])
+        _kept[key, host().name] = kept
     else:
         statistics.memory += 1
-    for name in names:
-        if name not in found:
-            raise CompileError(key, f"the module defines no function {name!r}", None)
-    return found
+    _check_names(key, kept, names)
+    return kept
 
 
-def compile_many(modules: Iterable[Module]) -> list[dict[str, int]]:
-    """`compile_module` of each; LLVM works on those that no cache has in parallel threads."""
+def compile_many(modules: Iterable[Module]) -> list[Functions]:
+    """The functions of each, for as long as the result is held; see `compile_module`.
+
+    LLVM works on those that no cache has in parallel threads.
+    """
     modules = list(modules)
     target = host()
     with _lock:
-        images = {
-            module.key: (module, _read_image(module, target))
-            for module in modules
-            if (module.key, target.name) not in _loaded
-        }
+        found = {m.key: _loaded.get((m.key, target.name)) for m in modules}
+        statistics.memory += sum(functions is not None for functions in found.values())
+        images = {m.key: (m, _read_image(m, target)) for m in modules if found[m.key] is None}
         # The sources are written one by one: only LLVM's part runs without the interpreter.
         texts = [(module, module.source()) for module, image in images.values() if image is None]
         if texts:
@@ -105,8 +104,22 @@ def compile_many(modules: Iterable[Module]) -> list[dict[str, int]]:
             images |= {m.key: (m, image) for (m, _), image in zip(texts, built, strict=True)}
         for key, (_, image) in images.items():
             assert image is not None
-            _loaded[(key, target.name)] = load_image(image)
-    return [compile_module(m.key, m.source, m.names, passes=m.passes) for m in modules]
+            found[key] = _loaded[key, target.name] = load_image(image)
+        for oldest in tuple(_loaded)[: max(0, len(_loaded) - MAX_MODULES)] if images else ():
+            del _loaded[oldest]
+    results = []
+    for module in modules:
+        functions = found[module.key]
+        assert functions is not None
+        _check_names(module.key, functions, module.names)
+        results.append(functions)
+    return results
+
+
+def _check_names(key: str, functions: Functions, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in functions:
+            raise CompileError(key, f"the module defines no function {name!r}", None)
 
 
 def _read_image(module: Module, target: Target) -> Image | None:

@@ -6,7 +6,8 @@ facts derived from one (contiguity, the layouts of its views) are computed once 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from sys import getrefcount
 from typing import Any, TypeAlias
 
 from flambeau.core.device import CPU, device
@@ -17,9 +18,8 @@ from flambeau.core.size import Size
 ElementType: TypeAlias = dtype
 Place: TypeAlias = device
 
-# A long program with ever new shapes must not fill memory: past this the table starts afresh.  A
-# layout that was dropped from it stays valid; it only no longer equals a newly made twin.
-_MAX_INTERNED = 1 << 17
+# A long program with ever new shapes must not fill memory: past this those that nobody uses go.
+MAX_INTERNED = 1 << 16
 
 
 class Layout:
@@ -84,9 +84,36 @@ _Key = tuple[tuple[int, ...], tuple[int, ...], int, dtype, device]
 _interned: dict[_Key, Layout] = {}
 
 
+def _drop_unused() -> None:
+    """Forgets the derived layouts, which are found again, then all that nothing else refers to."""
+    global _limit
+    # Another thread may add or drop some meanwhile.
+    for layout in tuple(_interned.values()):
+        layout.views.clear()
+    del layout
+    for key, count in _references(_interned):
+        if count == _UNUSED:
+            _interned.pop(key, None)
+    _limit = max(MAX_INTERNED, 2 * len(_interned))
+
+
+def _references(table: dict[Any, Any]) -> Iterator[tuple[Any, int]]:
+    for key in tuple(table):
+        value = table.get(key)
+        yield key, getrefcount(value)
+
+
+class _Lone:
+    """An object that only a table refers to, to learn what `getrefcount` says of such a one."""
+
+
+_UNUSED = next(count for _, count in _references({0: _Lone()}))
+_limit = MAX_INTERNED
+
+
 def _intern(key: _Key) -> Layout:
-    if len(_interned) >= _MAX_INTERNED:
-        _interned.clear()
+    if len(_interned) >= _limit:
+        _drop_unused()
     shape, strides, offset, dtype_, device_ = key
     layout = Layout()
     layout.shape, layout.strides, layout.offset = Size(shape), strides, offset

@@ -16,6 +16,7 @@ import numpy as np
 
 from flambeau.backend.debug_allocator import DebugAllocator
 from flambeau.compiler.epilogue import EPILOGUE, EPILOGUE_ARGUMENTS
+from flambeau.compiler.image import Functions
 from flambeau.compiler.jit import Module, compile_many
 from flambeau.core.config import config
 from flambeau.engine.call import Call
@@ -115,6 +116,8 @@ class Plan:
         epilogues = [native.epilogue for _, native in natives if native.epilogue is not None]
         blocks = [*(native for _, native in natives), *epilogues]
         functions = _compile(blocks)
+        # The code stays in memory for as long as this is held.
+        self._code = tuple(functions.values())
 
         self._table = np.zeros(first_number + len(kinds) + 1, np.int64)
         codes = "".join("d" if kind is float else "q" for kind in kinds)
@@ -342,7 +345,7 @@ def _aligned_copy(constants: bytes) -> np.ndarray:
     return aligned
 
 
-def _compile(natives: Sequence[NativeCall]) -> dict[str, dict[str, int]]:
+def _compile(natives: Sequence[NativeCall]) -> dict[str, Functions]:
     """The functions of each module; distinct modules compile in parallel."""
     modules = {
         native.module_key: Module(native.module_key, native.source, native.functions)

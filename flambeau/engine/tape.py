@@ -12,6 +12,7 @@ slot that no call mentions: results get their slots, then the cursor moves.
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable
 from operator import itemgetter
 from sys import getrefcount
@@ -34,8 +35,8 @@ from flambeau.engine.turns import (
     wait_until_consistent,
 )
 
-# A trie that grew past this many calls (ever new shapes, ever new programs) starts afresh.
-_MAX_CALLS = 50_000
+# A trie that grew past this many calls (ever new shapes, ever new programs) loses its oldest paths.
+MAX_CALLS = 30_000
 # Plans for one path, which differ in the storages that were alive; more are not a pattern.
 _MAX_PLANS = 16
 
@@ -58,6 +59,7 @@ class Tape:
         "grad_enabled",
         "last_plan",
         "owner",
+        "paths",
         "remaining",
         "root",
         "scalars",
@@ -68,6 +70,8 @@ class Tape:
         self.root = Call("start", None)
         self.calls_known = 0
         self.cursor = self.root
+        # Where plans were made, oldest first.
+        self.paths: deque[Call] = deque()
         self.slots: list[Any] = []
         self.scalars: list[int | float] = []
         self.grad_enabled = True
@@ -259,6 +263,8 @@ class Tape:
         plans = self.cursor.plans
         if len(plans) >= _MAX_PLANS:
             plans.clear()
+        if not plans:
+            self.paths.append(self.cursor)
         plans[live] = plan
         return plan
 
@@ -291,11 +297,25 @@ class Tape:
         self.root = Call("start", None)
         self.calls_known = 0
         self.cursor = self.root
+        self.paths.clear()
+
+    def _forget_oldest(self) -> None:
+        """Drops the plans that were made first, and the calls that lead to no other."""
+        while self.calls_known > MAX_CALLS * 3 // 4 and self.paths:
+            call = self.paths.popleft()
+            call.plans.clear()
+            while not (call.plans or call.children) and call.parent is not None:
+                parent = call.parent
+                del parent.children[call.key]
+                if parent.next is call:
+                    parent.next = None
+                self.calls_known -= 1
+                call = parent
 
     def clear(self, keep_slots: bool = False) -> None:
         """Forgets the pending calls; every storage leaves the tape."""
-        if self.calls_known > _MAX_CALLS:
-            self._start_afresh()
+        if self.calls_known > MAX_CALLS:
+            self._forget_oldest()
         # First, so that an interrupt further down finds nothing left to run.
         self.cursor = self.root
         self.scalars = []

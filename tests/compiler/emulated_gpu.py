@@ -69,9 +69,9 @@ def run(
     """Runs the kernel on arrays in place, by ``blocks`` blocks, one after the other."""
     target = emulated()
     text = source(kernel, target)
-    kernel_address = load_image(emit_image(text, host()))[FUNCTION]
+    loaded = load_image(emit_image(text, host()))
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(
-        kernel_address
+        loaded[FUNCTION]
     )
     words = [0 if o.kind == IOTA else a.ctypes.data for o, a in zip(kernel.operands, arrays)]
     words += list(extents)

@@ -40,7 +40,12 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def forget(monkeypatch):
     """Calling it makes the process forget what it loaded, as a new process would."""
-    return lambda: monkeypatch.setattr(jit, "_loaded", {})
+
+    def forget_all():
+        monkeypatch.setattr(jit, "_loaded", {})
+        monkeypatch.setattr(jit, "_kept", {})
+
+    return forget_all
 
 
 def refuse():
@@ -280,3 +285,23 @@ def test_code_differs_by_target():
     assert "fmul\tv" in arm and arm.count("fmul") == 4
     if host().name == "avx512":
         assert "zmm" in jit.emit_assembly(text, host())
+
+
+def test_loaded_code_is_bounded_and_lives_as_long_as_it_is_held(cache, monkeypatch):
+    monkeypatch.setattr(jit, "MAX_MODULES", 4)
+    monkeypatch.setattr(jit, "_loaded", {})
+
+    def module(k):
+        text = f"define i64 @f(i64 %x) {{\n  %y = add i64 %x, {k}\n  ret i64 %y\n}}"
+        return jit.Module(f"bounded {k}", lambda: text, ["f"])
+
+    (held,) = jit.compile_many([module(0)])
+    addresses = [jit.compile_many([module(k)])[0]["f"] for k in range(1, 10)]
+    assert len(jit._loaded) == 4
+    call = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+    assert call(held["f"])(1) == 1
+    assert len(set(addresses)) < len(addresses), "memory of dropped code is used again"
+    assert jit.compile_many([module(1)])[0]["f"]
+    found = jit.compile_module(*module(2)[:3])["f"]
+    jit.compile_many([module(k) for k in range(20, 30)])
+    assert call(found)(1) == 3

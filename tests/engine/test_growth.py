@@ -7,6 +7,7 @@ from pathlib import Path
 
 import flambeau as torch
 from flambeau.core import layout
+from flambeau.engine import tape
 from flambeau.engine.runtime import backend
 from flambeau.engine.tape import thread
 
@@ -52,7 +53,21 @@ def test_training_grows_nothing():
     assert resident_bytes() - memory < 2 << 20
 
 
-def test_new_shapes_for_ever_stay_bounded():
-    for n in range(1, 300):
-        (torch.ones(n) * 2.0).sum().item()
-    assert thread.tape.calls_known <= 50_000
+def test_new_shapes_for_ever_stay_bounded(monkeypatch):
+    """Memory settles once the caches are full; here they are made small to see it."""
+    monkeypatch.setattr(tape, "MAX_CALLS", 600)
+    monkeypatch.setattr(layout, "MAX_INTERNED", 800)
+    monkeypatch.setattr(layout, "_limit", 800)
+    thread.tape.forget()
+    x = torch.ones(5000)
+
+    def new_shapes(start, stop):
+        for n in range(start, stop):
+            (torch.ones(n) * 2.0 + x[:n]).sum().item()
+        gc.collect()
+        return resident_bytes()
+
+    before = new_shapes(1, 1000)
+    assert new_shapes(1000, 3000) - before < 8 << 20
+    assert thread.tape.calls_known <= 600
+    assert len(layout._interned) <= layout._limit

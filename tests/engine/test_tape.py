@@ -255,10 +255,29 @@ def test_recording_in_a_finalizer_during_a_flush_is_refused(monkeypatch):
 
 
 def test_the_trie_is_bounded(monkeypatch):
-    monkeypatch.setattr(tape, "_MAX_CALLS", 30)
+    monkeypatch.setattr(tape, "MAX_CALLS", 30)
+    thread.tape.forget()
     for n in range(1, 60):
         assert (torch.ones(n) + 1.0).sum().item() == 2 * n
-    assert thread.tape.calls_known <= 35
+        assert thread.tape.calls_known == known_calls(thread.tape.root)
+    assert 20 <= thread.tape.calls_known <= 35
+
+
+def known_calls(call):
+    return sum(1 + known_calls(child) for child in call.children.values())
+
+
+def test_the_oldest_paths_go_first(monkeypatch):
+    monkeypatch.setattr(tape, "MAX_CALLS", 30)
+    thread.tape.forget()
+
+    def plan_for(n):
+        (torch.ones(n) + 1.0).sum().item()
+        return thread.tape.last_plan
+
+    plans = [plan_for(n) for n in range(1, 12)]
+    assert plan_for(11) is plans[-1] and plan_for(10) is plans[-2]
+    assert plan_for(1) is not plans[0]
 
 
 def test_plans_of_one_path_are_bounded(monkeypatch):
