@@ -154,7 +154,6 @@ class _MethodDefinition(ctypes.Structure):
 
 
 _ONE_ARGUMENT = 0x0008
-_definitions: list[_MethodDefinition] = []
 
 
 def _builtin(name: str, address: int) -> Callable[[int], None]:
@@ -163,7 +162,8 @@ def _builtin(name: str, address: int) -> Callable[[int], None]:
     Calling it costs a fifth of a call through ctypes.
     """
     definition = _MethodDefinition(name.encode(), address, _ONE_ARGUMENT, None)
-    _definitions.append(definition)
+    # The function looks at its definition even while the interpreter goes down: it must never go.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definition))
     create = ctypes.pythonapi.PyCFunction_NewEx
     create.restype = ctypes.py_object
     create.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
