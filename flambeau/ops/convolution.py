@@ -52,16 +52,16 @@ def lowered(plan, operands) -> Lowered:
 
 @convolution.derivative
 def convolution_derivative(
-    grad, input, weight, input_layout, weight_layout, stride, padding, dilation, groups, needs
+    grad, input, weight, bias_layout, stride, padding, dilation, groups, needs
 ):
     grad = contiguous(grad)
     arguments = (stride, padding, dilation, groups)
     found = {}
     # Guarded, unlike cheap formulas: under window 1 an unneeded one would be computed.
     if "input" in needs:
-        found["input"] = convolution_input(grad, weight, tuple(input_layout.shape), *arguments)
+        found["input"] = convolution_input(grad, weight, tuple(input.shape), *arguments)
     if "weight" in needs:
-        found["weight"] = convolution_weight(grad, input, tuple(weight_layout.shape), *arguments)
+        found["weight"] = convolution_weight(grad, input, tuple(weight.shape), *arguments)
     if "bias" in needs:
         found["bias"] = sum_(grad, (0, 2, 3))
     return found
