@@ -185,8 +185,7 @@ def _lowered_back(result: Tensor, dims: int) -> Tensor:
     return squeeze(result, (result.ndim - 2,)) if dims == 1 else result
 
 
-def _max(dims: int, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    name = f"max_pool{dims}d"
+def _max(name: str, dims: int, input: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     window = _window(name, dims, *arguments)
     values, indices = max_pool(_computed(_lifted(name, dims, input, window)), window)
     return _lowered_back(to_dtype(values, input.dtype), dims), _lowered_back(indices, dims)
@@ -204,7 +203,7 @@ def _computed(input: Tensor) -> Tensor:
 )
 def max_pool2d_with_indices(self, kernel_size, stride, padding, dilation, ceil_mode):
     """The greatest element of each window, and its position in the plane."""
-    return _max(2, self, kernel_size, stride, padding, dilation, ceil_mode)
+    return _max("max_pool2d", 2, self, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 @composite(
@@ -214,7 +213,7 @@ def max_pool2d_with_indices(self, kernel_size, stride, padding, dilation, ceil_m
 )
 def max_pool2d(self, kernel_size, stride, padding, dilation, ceil_mode):
     """The greatest element of each window of ``(N, C, H, W)``."""
-    return _max(2, self, kernel_size, stride, padding, dilation, ceil_mode)[0]
+    return _max("max_pool2d", 2, self, kernel_size, stride, padding, dilation, ceil_mode)[0]
 
 
 @composite(
@@ -224,7 +223,8 @@ def max_pool2d(self, kernel_size, stride, padding, dilation, ceil_mode):
 )
 def max_pool1d_with_indices(self, kernel_size, stride, padding, dilation, ceil_mode):
     """The greatest element of each window, and its position."""
-    return _max(1, self, kernel_size, stride, padding, dilation, ceil_mode)
+    name = "max_pool1d_with_indices"
+    return _max(name, 1, self, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 @composite(
@@ -234,7 +234,7 @@ def max_pool1d_with_indices(self, kernel_size, stride, padding, dilation, ceil_m
 )
 def max_pool1d(self, kernel_size, stride, padding, dilation, ceil_mode):
     """The greatest element of each window of ``(N, C, L)``."""
-    return _max(1, self, kernel_size, stride, padding, dilation, ceil_mode)[0]
+    return _max("max_pool1d", 1, self, kernel_size, stride, padding, dilation, ceil_mode)[0]
 
 
 def _mean(dims: int, input: Tensor, kernel: Any, stride: Any, padding: Any, *rest: Any) -> Tensor:

@@ -21,14 +21,19 @@ def pair(name: str, argument: str, numbers: Any, dims: int) -> tuple[int, ...]:
         raise RuntimeError(
             f"{name}: {argument} must either be a single int, or a tuple of two ints"
         )
-    if name.startswith("max"):
+    if name == "max_pool1d":
         raise RuntimeError(
             f"{name}() {argument} must be an int, list of ints or tuple of ints of size 1 but got "
             f"size {len(numbers)}"
         )
     raise RuntimeError(
-        f"{name}() argument '{argument}' should contain one int (got {len(numbers)})"
+        f"{_shown(name)}() argument '{argument}' should contain one int (got {len(numbers)})"
     )
+
+
+def _shown(name: str) -> str:
+    """``max_pool1d`` that also returns indices is a pooling over planes, under the same name."""
+    return name.removesuffix("_with_indices")
 
 
 def check_window(
@@ -114,7 +119,7 @@ def check_input(name: str, dims: int, layout: Layout) -> None:
     if not fits and dims == 1:
         raise RuntimeError(
             f"Expected 2 to 3 dimensions, but got {layout.ndim}-dimensional tensor for argument #1 "
-            f"'self' (while checking arguments for {name})"
+            f"'self' (while checking arguments for {_shown(name)})"
         )
     if name == "avg_pool2d" and layout.ndim < 3:
         if not layout.ndim:
@@ -138,7 +143,7 @@ def check_type(name: str, kind: dtype) -> None:
     if kind.category == "integer" and not adaptive and name != "max_pool1d":
         return
     kernels = {"max_pool1d": "max_pool1d_impl", "avg_pool3d": "avg_pool3d_out_frame"}
-    kernel = kernels.get(name, name.replace("1d", "2d"))
+    kernel = kernels.get(name, _shown(name).replace("1d", "2d"))
     raise NotImplementedError(f"\"{kernel}\" not implemented for '{kind.title}'")
 
 
