@@ -47,7 +47,7 @@ _NOTHING = object()
 class Captured:
     """One captured run and what it depends on besides the signature."""
 
-    __slots__ = ("bound", "guards", "outputs", "recording")
+    __slots__ = ("bound", "guards", "objects", "outputs", "recording")
 
     def __init__(
         self,
@@ -55,7 +55,10 @@ class Captured:
         recording: Recording,
         outputs: Outputs,
         bound: Sequence[tuple[int, Tensor]],
+        objects: dict[int, Any],
     ) -> None:
+        # Signatures name objects by identity, so these must live as long as the capture does.
+        self.objects = objects
         self.guards = guards
         self.recording = recording
         self.outputs = outputs
@@ -270,7 +273,7 @@ class CompiledFunction(Wrapper):
             return f"it {reason}"
         recording.keep_only(outputs.positions)
         known = self.captured.setdefault(signature.key, [])
-        known.insert(0, Captured(explorer.guards, recording, outputs, bound))
+        known.insert(0, Captured(explorer.guards, recording, outputs, bound, explorer.objects))
         trial.captures += 1
         trial.attempts = 0
         trial.follows_others = not recording.acts

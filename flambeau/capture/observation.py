@@ -174,10 +174,10 @@ class Uses:
         self.imported: set[str] = set()
         for instruction in dis.get_instructions(code):
             operation = instruction.opname
-            if operation in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"):
-                self.globals.add(instruction.argval)
-            elif operation == "IMPORT_NAME":
+            if operation == "IMPORT_NAME":
                 self.imported.add(instruction.argval)
+            elif operation.endswith(("_GLOBAL", "_GLOBALS", "_NAME")):
+                self.globals.add(instruction.argval)
         self.names.update(set(code.co_names) - self.globals - self.imported)
         # A name may be a global in one place and an attribute in another.
         self.names.update(

@@ -260,6 +260,7 @@ class Recorder:
     # -- tensors' fields ------------------------------------------------------------------------
 
     def _remember_tensors(self) -> None:
+        self.histories = [_history(tensor) for _, tensor in self.targets()]
         self.versions = [tensor._storage.version for _, tensor in self.targets()]
         self.grads = [tensor._grad for _, tensor in self.targets()]
         self.grad_versions = [0 if g is None else g._storage.version for g in self.grads]
@@ -267,6 +268,9 @@ class Recorder:
     def _note_effects(self) -> None:
         """What changed of tensors since they were remembered becomes an event."""
         if self.refusal is not None:
+            return
+        if self.histories != [_history(tensor) for _, tensor in self.targets()]:
+            self.refuse("writes into a tensor that autograd follows")
             return
         versions: dict[int, int] = {}
         grads: list[tuple[Tensor | int, Any]] = []
@@ -329,6 +333,16 @@ class Recorder:
             self.grad_layouts,
             self.pending,
         )
+
+
+def _history(tensor: Tensor) -> tuple[Any, ...]:
+    """Tells whether autograd's knowledge of the tensor is the same."""
+    base = getattr(tensor, "_base", None)
+    return (
+        getattr(tensor, "_grad_fn", None),
+        getattr(tensor, "_view_version", 0) if base is not None else 0,
+        None if base is None else base._grad_fn,
+    )
 
 
 def _users_line() -> str:

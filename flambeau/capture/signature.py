@@ -141,7 +141,7 @@ class Signature:
             for name, item in value.items():
                 self._describe(name, parts)
                 self._describe(item, parts)
-        elif is_plain(value) and kind is not slice:
+        elif is_plain(value) and kind is not slice and not isinstance(value, type):
             parts.append(value)
         else:
             # Another object: this very one, whose state is explored.

@@ -463,3 +463,39 @@ def test_user_functions_of_autograd():
         return results
 
     agree(program)
+
+
+def test_classes_and_short_lived_objects_as_arguments():
+    def program(compile):
+        class Scale:
+            factor = 1.0
+
+        f = compile(lambda x, kind, finish: finish(x * kind.factor))
+        results = []
+        for k in range(24):
+            if k % 5 == 4:
+                Scale.factor = float(k)
+            results.append(f(torch.ones(2), Scale, functools.partial(torch.add, other=k // 6)))
+        return results
+
+    agree(program)
+
+
+def test_writes_into_results_that_autograd_follows():
+    def program(compile):
+        def function(x, y):
+            x.mul_(y)
+            return x.sum()
+
+        f = compile(function)
+        results = []
+        for k in range(10):
+            leaf = torch.randn(3, requires_grad=True)
+            x = leaf * 1
+            view = x[:2] if k % 2 else x
+            f(view, torch.full((2,) if k % 2 else (3,), 2.0))
+            x.sum().backward()
+            results += [leaf.grad, x]
+        return results
+
+    agree(program)
