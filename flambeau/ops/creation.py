@@ -83,14 +83,26 @@ def _linspace(i: Value, start: Value, end: Value, steps: Value, kind: dtype) -> 
     return where(i < steps / 2, up, down)
 
 
-def _eye(i: Value, columns: Value, kind: dtype) -> Value:
-    row = i / columns
-    return (i - row * columns == row).cast(types.int64)
+class _Eye:
+    """The call that compares each element's row with its column."""
+
+    name = "eye"
+
+    def build(self, key: Any, first_slot: int) -> Call:
+        _, _, _, (layout,), _ = key
+        rows, columns = (
+            View(IOTA_SLOT, Layout.of(layout.shape, types.int64, layout.device, strides))
+            for strides in ((1, 0), (0, 1))
+        )
+        work = Pointwise(lambda inputs, _: [(inputs[0] == inputs[1]).cast(layout.dtype)])
+        return Call(
+            self.name, key, (rows, columns), (View(first_slot, layout),), (layout,), (), work
+        )
 
 
 _ARANGE = _Indexed("arange", _arange)
 _LINSPACE = _Indexed("linspace", _linspace)
-_EYE = _Indexed("eye", _eye)
+_EYE = _Eye()
 
 
 def filled(layout: Layout, number: bool | int | float) -> Tensor:
@@ -507,7 +519,7 @@ def eye(
         if size < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {size}")
     shape = Layout.of((n, m), dtype or default_dtype(), target_device(device))
-    made = _EYE(shape, m) if shape.numel else filled(shape, 0)
+    made = path.record(_EYE, (), (shape,))[0] if shape.numel else filled(shape, 0)
     return finish(made, requires_grad, out)
 
 

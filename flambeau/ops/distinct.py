@@ -19,7 +19,7 @@ from flambeau.ops.pointwise import where
 from flambeau.ops.reduction import any as any_
 from flambeau.ops.reduction import sum as sum_
 from flambeau.ops.scan import cumsum
-from flambeau.ops.scatter import scatter_rows
+from flambeau.ops.scatter import bounds, scatter_along, scatter_rows
 from flambeau.ops.selection import pick
 from flambeau.ops.sorting import argsort, sort
 from flambeau.ops.view import contiguous, expand, reshape, select, squeeze, unsqueeze
@@ -60,8 +60,10 @@ def _written(values: Tensor, places: Tensor, count: int, mode: str = "set") -> T
     length = values.numel() // max(values.shape[0], 1)
     shape = (count, *values.shape[1:])
     result = filled(Layout.of(shape, values.dtype), 0)
-    offsets = places if length == 1 else places * length
-    scatter_rows(result, values, contiguous(offsets), mode, length)
+    if values.ndim == 1:
+        scatter_along(result, 0, places, values, mode)
+    else:
+        scatter_rows(result, values, contiguous(places * length), mode, length)
     return result
 
 
@@ -156,11 +158,12 @@ def bincount(self, weights, minlength):
         raise RuntimeError("minlength should be >= 0")
     if not self.numel():
         return filled(Layout.of((minlength,), types.int64), 0)
-    if item(self.min()) < 0:
+    least, greatest = bounds(self) or (0, -1)
+    if least < 0:
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
-    count = max(int(item(self.max())) + 1, minlength)
+    count = max(greatest + 1, minlength)
     if weights is None:
-        weights = filled(Layout.of(self.shape, types.int64), 1)
+        weights = expand(filled(Layout.of((), types.int64), 1), tuple(self.shape))
     elif weights.dtype is not types.float32:
         weights = to_dtype(weights, types.float64)
     return _written(weights, to_dtype(self, types.int64), count, "sum")

@@ -21,6 +21,7 @@ from flambeau.ops.scatter import (
     check_range,
     coordinate,
     offsets_of,
+    scatter_along,
     scatter_rows,
     take,
     true_positions,
@@ -296,7 +297,23 @@ class _Geometry:
         self.strides = [layout.strides[d] for d in dims]
         for k, (d, index) in enumerate(given):
             check_indices(index, k, layout.shape[d])
+        self.after = len(after)
         self.indices = [self._placed(i, shape, len(after)) for _, i in given]
+
+    def rows(self) -> tuple[Layout, list[Tensor], int]:
+        """The same for rows: without the last dimensions, where they are neighbours in memory.
+
+        And how long a row is.
+        """
+        walk = self.walk
+        dropped, length = 0, 1
+        while dropped < self.after and walk.strides[-1 - dropped] == length:
+            length *= walk.shape[-1 - dropped]
+            dropped += 1
+        kept = walk.ndim - dropped
+        rows = walk_layout(walk, walk.shape[:kept], walk.strides[:kept])
+        places = [reshape(i, tuple(i.shape[: i.ndim - dropped])) for i in self.indices]
+        return rows, places, length
 
     def _placed(self, index: Tensor, shape: Sequence[int], after: int) -> Tensor:
         """The index broadcast, with dimensions of size 1 where the dimensions after it stand."""
@@ -374,8 +391,9 @@ def write_at(
             f"shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast to "
             f"indexing result of shape {list(geometry.shape)}"
         ) from None
-    offsets = offsets_of(geometry.walk, geometry.indices, geometry.sizes, geometry.strides)
-    scatter_rows(target, wide, offsets, "sum" if accumulate else "set")
+    walk, places, length = geometry.rows()
+    offsets = offsets_of(walk, places, geometry.sizes, geometry.strides)
+    scatter_rows(target, wide, offsets, "sum" if accumulate else "set", length)
 
 
 def index_put_(
@@ -484,15 +502,10 @@ def scatter_values(self: Tensor, dim: int, index: Tensor, src: Tensor, mode: str
         return copy(self)
     _check_gather("scatter", self, dim, index, "self")
     result = contiguous(copy(self))
-    layout = result._layout
     part = src if tuple(src.shape) == tuple(index.shape) else _corner(src, index.shape)
     if part.dtype is not result.dtype:
         raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
-    strides = [0 if d == dim else s for d, s in enumerate(layout.strides)] or [0]
-    wide = index if index.ndim else reshape(index, (1,))
-    stride, size = (layout.strides[dim], layout.shape[dim]) if layout.ndim else (1, 1)
-    offsets = offsets_of(walk_layout(layout, wide.shape, strides), (wide,), (size,), (stride,))
-    scatter_rows(result, part, offsets, mode)
+    scatter_along(result, dim, index, part, mode)
     return result
 
 

@@ -13,7 +13,7 @@ from flambeau.ops.conversion import to_dtype
 from flambeau.ops.creation import filled
 from flambeau.ops.declare import composite, kernel_operator
 from flambeau.ops.pointwise import where
-from flambeau.ops.scatter import offsets_of, scatter_rows, walk_layout
+from flambeau.ops.scatter import scatter_along
 from flambeau.ops.view import contiguous
 from flambeau.tensor import Tensor, wrap_dim
 
@@ -122,10 +122,7 @@ def _added_along(values: Tensor, index: Tensor, dim: int) -> Tensor:
     result = filled(layout, 0)
     if not layout.ndim:
         return values
-    strides = [0 if d == dim else s for d, s in enumerate(layout.strides)]
-    walk = walk_layout(layout, layout.shape, strides)
-    offsets = offsets_of(walk, (index,), (layout.shape[dim],), (layout.strides[dim],))
-    scatter_rows(result, values, offsets, "sum")
+    scatter_along(result, dim, index, values, "sum")
     return result
 
 

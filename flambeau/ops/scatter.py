@@ -7,12 +7,13 @@ line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from flambeau.compiler import kernel as k
 from flambeau.compiler.kernel import Value
-from flambeau.compiler.scatter import plan_nonzero, plan_scatter
+from flambeau.compiler.scatter import plan_nonzero, plan_scatter, plan_scatter_along
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout, may_overlap_itself, reach
 from flambeau.engine.call import Call, Library, Lowered, View
@@ -151,6 +152,66 @@ def scatter_rows(
         return
     rows = values.numel() // length
     path.record(_SCATTER_ROWS, (contiguous(values), offsets), (mode, rows, length), (), (target,))
+
+
+class _ScatterAlong:
+    """Writes values into a destination along a dimension; see `compiler/scatter.py`."""
+
+    name = "scatter"
+
+    def build(self, key: Any, first_slot: int) -> Call:
+        _, slots, layouts, (mode, blocks, size), destinations = key
+        values, index = (View(slot, layout) for slot, layout in zip(slots, layouts, strict=True))
+        ((slot, layout),) = destinations
+        write = View(slot, layout)
+        operands = {"destination": write, "values": values, "index": index}
+        step = int(values.layout.ndim > 0)
+
+        def lower(_: Any) -> Lowered:
+            steps = plan_scatter_along(layout.dtype, index.layout.dtype, mode, blocks, size, step)
+            return Lowered(steps, operands)
+
+        return Call(self.name, key, (values, index, write), (write,), (), (), Library(lower))
+
+
+_SCATTER_ALONG = _ScatterAlong()
+
+
+def scatter_along(target: Tensor, dim: int, index: Tensor, values: Tensor, mode: str) -> None:
+    """A contiguous ``target`` gets, or is combined with, ``values`` at ``index`` along ``dim``.
+
+    ``index`` and ``values`` have one shape, nowhere larger than the target's but along ``dim``.
+    Records no graph.
+    """
+    if not values.numel():
+        return
+    layout, shape = target._layout, tuple(index.shape)
+    stride, size = (layout.strides[dim], layout.shape[dim]) if layout.ndim else (1, 1)
+    if not layout.ndim or shape[:dim] + shape[dim + 1 :] == (
+        layout.shape[:dim] + layout.shape[dim + 1 :]
+    ):
+        blocks = _blocks(shape, dim)
+        operands = (_single(values), contiguous(index))
+        path.record(_SCATTER_ALONG, operands, (mode, blocks, size), (), (target,))
+        return
+    strides = [0 if d == dim else s for d, s in enumerate(layout.strides)]
+    offsets = offsets_of(walk_layout(layout, shape, strides), (index,), (size,), (stride,))
+    scatter_rows(target, values, offsets, mode)
+
+
+def _blocks(shape: Sequence[int], dim: int) -> tuple[int, int, int]:
+    """A shape as (outer, count, inner) around ``dim``."""
+    if not shape:
+        return 1, 1, 1
+    return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
+
+
+def _single(values: Tensor) -> Tensor:
+    """One number that was expanded as a scalar; everything else row by row."""
+    layout = values._layout
+    if layout.ndim and not any(layout.strides):
+        return Tensor._from_storage(values._storage, layout.view((), (), layout.offset))
+    return contiguous(values if layout.ndim else reshape(values, (1,)))
 
 
 # -- positions of true elements --------------------------------------------------------------------

@@ -11,7 +11,7 @@ from flambeau.core.layout import Layout
 from flambeau.ops.creation import filled
 from flambeau.ops.declare import composite
 from flambeau.ops.fused import FusedPointwise, dimension_position, row_positions
-from flambeau.ops.scatter import offsets_of, scatter_rows, walk_layout
+from flambeau.ops.scatter import scatter_along
 from flambeau.tensor import Tensor
 
 
@@ -74,10 +74,7 @@ def place_backward(grad, index, dim):
 def _place_many(values: Tensor, index: Tensor, dim: int, size: int) -> Tensor:
     layout = Layout.of(_placed_shape(values.shape, dim, size), values.dtype, values.device)
     result = filled(layout, 0)
-    strides = [0 if d == dim else s for d, s in enumerate(layout.strides)]
-    walk = walk_layout(layout, values.shape, strides)
-    offsets = offsets_of(walk, (index,), (size,), (layout.strides[dim],))
-    scatter_rows(result, values, offsets, "sum")
+    scatter_along(result, dim, index, values, "sum")
     return result
 
 
