@@ -22,8 +22,10 @@ from flambeau.core import dtype as types
 from flambeau.core.dtype import dtype
 
 # Stride classes of an operand along the innermost loop; TRANSPOSED is strided along it, but
-# contiguous along the loop around it.
-BROADCAST, UNIT, STRIDED, TRANSPOSED = 0, 1, 2, 3
+# contiguous along the loop around it; REVERSED is an index that falls by one.
+BROADCAST, UNIT, STRIDED, TRANSPOSED, REVERSED = 0, 1, 2, 3, 4
+
+_CLASS_NAMES = ("broadcast", "unit", "strided", "transposed", "reversed")
 
 # How an operand is addressed: through strides; its own running offset is the value; by computed
 # offsets from its base.
@@ -125,7 +127,7 @@ class Kernel:
         loops = " ".join(f"{'reduce' if r else 'for'} i{k}" for k, r in enumerate(self.reduced))
         lines = [" ".join([f"kernel [{loops}]", *self.marks])]
         for k, operand in enumerate(self.operands):
-            stride = ("broadcast", "unit", "strided", "transposed")[operand.inner]
+            stride = _CLASS_NAMES[operand.inner]
             kept = " once per result" if operand.kept else ""
             lines.append(f"  @{k}: {operand.dtype.name} {operand.kind} {stride}{kept}")
         for k, i in enumerate(self.instructions):

@@ -228,9 +228,16 @@ class CpuSchedule:
         if width == 1 or slope is None:
             return self.gather(i.attribute, positions, mask, width)
         first = self.b.extract(positions, 0)
+        if slope == 0:
+            return self.b.splat(self.gather(i.attribute, first, None, 1), width)
         if slope == 1:
             return self._neighbours(i.attribute, first, mask, width)
-        return self.b.splat(self.gather(i.attribute, first, None, 1), width)
+        # Backwards: the vector that ends at the first element, its lanes reversed.
+        turned = range(width - 1, -1, -1)
+        start = self.b.sub(first, width - 1)
+        mask = mask and self.b.shuffle(mask, mask, turned)
+        value = self._neighbours(i.attribute, start, mask, width)
+        return self.b.shuffle(value, value, turned)
 
     def _addresses(self, k: int, positions: Var, width: int) -> Var:
         element = self.kernel.operands[k].dtype.llvm

@@ -11,6 +11,7 @@ from flambeau.compiler.kernel import (
     INDEXED,
     IOTA,
     MEMORY,
+    REVERSED,
     STRIDED,
     TRANSPOSED,
     UNIT,
@@ -121,6 +122,8 @@ class Tracing:
             stride_class = {0: BROADCAST, 1: UNIT}.get(inner, STRIDED)
             if self.tiled and stride_class == STRIDED and kind == MEMORY and strides[-2] == 1:
                 stride_class = TRANSPOSED
+            if kind == IOTA and inner == -1:
+                stride_class = REVERSED
             found = self.add_operand(
                 Operand(dtype, stride_class, kind, kept),
                 Source(slot, offset * dtype.itemsize),

@@ -13,6 +13,8 @@ from flambeau.engine.partials import Bands, Chunks
 
 # Loops shorter than this are not worth transposing tiles of.
 _TILED_EXTENT = 8
+# A loop so long is better innermost than one that is too short for tiles.
+_LONG_EXTENT = 64
 
 
 def trace(
@@ -42,10 +44,8 @@ def _pointwise(
     leading = next((v for v in group.writes if v.slot in stored), views[0])
     strides = [walk.strides for _, walk in group.walks]
     axes = pointwise_axes(shape, broadcast_strides(leading.layout, shape), strides)
-    tile = _tiled_loop(group, axes)
-    if tile is not None:
-        axes = (*axes[:tile], *axes[tile + 1 : -1], axes[tile], axes[-1])
-    kernel = Tracing(group, axes, calls, starts, stored, tiled=tile is not None)
+    axes, tiled = _inner_loops(group, axes)
+    kernel = Tracing(group, axes, calls, starts, stored, tiled=tiled)
     kernel.all_calls()
     if not axes:
         # A single element still takes one loop.
@@ -62,14 +62,17 @@ def trace_epilogue(
     return kernel.nest((False,) * len(group.axes), extents_of(group.axes, group.shape))
 
 
-def _tiled_loop(group: Group, axes: Axes) -> int | None:
-    """Where operands disagree on the contiguous loop: the loop to be walked in tiles with the
-    innermost one.
+def _inner_loops(group: Group, axes: Axes) -> tuple[Axes, bool]:
+    """The loops in order, and whether the last two are walked in tiles.
+
+    Where operands disagree on the contiguous loop, the two in question stand last; a short one
+    (the channels of an image) goes outside, and what is contiguous along it is walked in strides.
     """
     if len(axes) < 2:
-        return None
+        return axes, False
     extents = extents_of(axes, group.shape)
     votes = [0] * len(extents)
+    shorter: int | None = None
     for slot, walk in group.walks:
         strides = [walk.strides[axis[-1]] for axis in axes]
         if slot == IOTA_SLOT or strides[-1] in (0, 1) or 1 not in strides:
@@ -77,4 +80,12 @@ def _tiled_loop(group: Group, axes: Axes) -> int | None:
         loop = strides.index(1)
         if min(extents[loop], extents[-1]) >= _TILED_EXTENT:
             votes[loop] += walk.dtype.itemsize
-    return votes.index(max(votes)) if any(votes) else None
+        elif extents[loop] >= _LONG_EXTENT:
+            shorter = loop
+    inside = votes.index(max(votes)) if any(votes) else shorter
+    if inside is None:
+        return axes, False
+    others = (*axes[:inside], *axes[inside + 1 : -1])
+    if any(votes):
+        return (*others, axes[inside], axes[-1]), True
+    return (*others, axes[-1], axes[inside]), False

@@ -94,3 +94,15 @@ def test_one_kernel_serves_all_sizes():
         return str(torch.explain(lambda: x.t().contiguous())).split("kernel", 1)[1]
 
     assert kernel(20, 30).splitlines()[0] == kernel(90, 200).splitlines()[0]
+
+
+@pytest.mark.parametrize("kind", ["float32", "uint8"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 7])
+def test_few_channels(channels, kind):
+    array = numbers((2, channels, 20, 31), kind)
+    x = torch.from_numpy(array)
+    last = x.contiguous(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(last.numpy(), array)
+    np.testing.assert_array_equal(last.contiguous().numpy(), array)
+    np.testing.assert_array_equal((last + x).numpy(), array + array)
+    np.testing.assert_array_equal(x.permute(0, 2, 3, 1).contiguous(), array.transpose(0, 2, 3, 1))
