@@ -176,6 +176,7 @@ from flambeau.ops.creation import (
 from flambeau.ops.distinct import (
     bincount,
     bucketize,
+    histc,
     nanquantile,
     quantile,
     searchsorted,
@@ -415,7 +416,7 @@ from flambeau.ops.reduction import (
     var_mean,
 )
 from flambeau.ops.rounding import ceil, floor, frac, round, trunc
-from flambeau.ops.scan import cummax, cummin, cumprod, cumsum
+from flambeau.ops.scan import cummax, cummin, cumprod, cumsum, logcumsumexp
 from flambeau.ops.scatter_reduce import scatter_reduce
 from flambeau.ops.sorting import argsort, kthvalue, median, mode, msort, nanmedian, sort, topk
 from flambeau.ops.special import digamma, erf, erfc, erfinv, i0, lgamma, mvlgamma, polygamma, sinc

@@ -233,7 +233,7 @@ def _emit_rare(
     times = b.convert("zext", needed, "i64")
 
     def body(_: Var, carried: list[Var]) -> list[Var]:
-        found = _emit_body(b, str(i.attribute), operands, sources[2:], width)
+        found = emit_function(b, RARE[str(i.attribute)], operands, sources[2:], width)
         return [b.select(condition, found[0], carried[0])]
 
     return b.loop(0, times, 1, [usual], body)[1][0]
@@ -250,28 +250,31 @@ def _emit_repeat(
 
     def body(_: Var, carried: list[Var]) -> list[Var]:
         inputs = [*carried, *operands[states:]]
-        return _emit_body(b, str(i.attribute), inputs, sources[1:], width)
+        return emit_function(b, RARE[str(i.attribute)], inputs, sources[1:], width)
 
     return b.loop(0, times, 1, operands[:states], body)[1][0]
 
 
-def _trace_body(name: str, dtypes: list[dtype]) -> tuple[Tracer, tuple[Value, ...]]:
+Traced = Callable[..., Value | tuple[Value, ...]]
+
+
+def _trace_function(function: Traced, dtypes: list[dtype]) -> tuple[Tracer, tuple[Value, ...]]:
     tracer = Tracer()
     parameters = [tracer.add("parameter", (), d, k) for k, d in enumerate(dtypes)]
-    result = RARE[name](*parameters)
+    result = function(*parameters)
     return tracer, result if isinstance(result, tuple) else (result,)
 
 
 def _state_count(name: str, dtypes: list[dtype]) -> int:
     """How many values a step hands on to the next."""
-    return len(_trace_body(name, dtypes)[1])
+    return len(_trace_function(RARE[name], dtypes)[1])
 
 
-def _emit_body(
-    b: Builder, name: str, operands: list[Var], dtypes: list[dtype], width: int
+def emit_function(
+    b: Builder, function: Traced, operands: list[Var], dtypes: list[dtype], width: int
 ) -> list[Var]:
-    """Traces and writes out the body of that name."""
-    tracer, results = _trace_body(name, dtypes)
+    """Traces a function of kernel values and writes out its instructions."""
+    tracer, results = _trace_function(function, dtypes)
     known: list[Var] = []
     for i in tracer.instructions:
         if i.operation == "parameter":

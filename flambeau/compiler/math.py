@@ -14,6 +14,7 @@ from flambeau.compiler.math_exponential import (
     log1p,
     log2,
     log10,
+    log_of_sum,
     sigmoid,
     tanh,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "lgamma",
     "log",
     "log1p",
+    "log_of_sum",
     "log2",
     "log10",
     "pow",

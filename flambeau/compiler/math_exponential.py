@@ -7,7 +7,7 @@ tests/compiler/test_math.py, in units in the last place (ULP).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flambeau.compiler import kernel as k
 from flambeau.compiler import math_tables as tables
@@ -226,3 +226,15 @@ def log1p(x: Value) -> Value:
     lost = where(x > 1.0, 1.0 - (total - x), x - (total - 1.0))
     result = log(total) + where(total < k.INFINITY, lost / total, 0.0)
     return where((total == 1.0) | (total == 0.0), where(total == 0.0, -k.INFINITY, x), result)
+
+
+def log_of_sum(
+    a: Value,
+    b: Value,
+    log1p: Callable[[Value], Value] = log1p,
+    exp: Callable[[Value], Value] = exp,
+) -> Value:
+    """``log(exp(a) + exp(b))`` without overflow, to the base of the two functions."""
+    larger = k.maximum(a, b)
+    total = larger + log1p(exp(-k.absolute(a - b)))
+    return where((a == b) & (k.absolute(a) == k.INFINITY), a, total)

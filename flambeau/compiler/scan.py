@@ -30,7 +30,9 @@ from flambeau.compiler.builder import (
     module,
     vector,
 )
+from flambeau.compiler.kernel import INFINITY
 from flambeau.compiler.kernel_step import WORKSPACE, KernelStep, Pointer
+from flambeau.compiler.math_exponential import log_of_sum
 from flambeau.compiler.transposition import transpose
 from flambeau.core import dtype as types
 from flambeau.core.dtype import dtype
@@ -39,6 +41,7 @@ from flambeau.core.dtype import dtype
 ElementType: TypeAlias = dtype
 
 SUMS = ("sum", "prod")
+LOG_OF_SUM = "logsum"
 EXTREMES = ("max", "min")
 # Lines in a vector; a wide one fills whole cache lines several times over, for long strides.
 _WIDTHS = {"single": 1, "tiles": 16, "columns": 16, "wide": 64}
@@ -106,7 +109,10 @@ class _Running:
 
     def identity(self) -> list[Var]:
         b, width = self.b, self.width
-        start = [emit.identity(b, self.kind, self.running, emit.register_type(self.running, width))]
+        type_ = emit.register_type(self.running, width)
+        if self.kind == LOG_OF_SUM:
+            return [b.constant(-INFINITY, type_)]
+        start = [emit.identity(b, self.kind, self.running, type_)]
         if self.kind in EXTREMES:
             start.append(b.constant(0, vector(I64, width)))
         return start
@@ -149,6 +155,9 @@ class _Running:
         value = following[0]
         if self.kind in SUMS:
             return [emit.combine(b, self.kind, self.running, carried[0], value)]
+        if self.kind == LOG_OF_SUM:
+            kinds = [self.running] * 2
+            return emit.emit_function(b, log_of_sum, [carried[0], value], kinds, self.width)
         best, index = carried
         if is_float(best.type):
             at_least = b.compare("oge" if self.kind == "max" else "ole", value, best)

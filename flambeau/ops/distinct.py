@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,7 @@ from flambeau.ops.scan import cumsum
 from flambeau.ops.scatter import bounds, scatter_along, scatter_rows
 from flambeau.ops.selection import pick
 from flambeau.ops.sorting import argsort, sort
-from flambeau.ops.view import contiguous, expand, reshape, select, squeeze, unsqueeze
+from flambeau.ops.view import contiguous, expand, reshape, select, slice_, squeeze, unsqueeze
 from flambeau.tensor import Tensor, wrap_dim
 
 # -- distinct values -----------------------------------------------------------------------------
@@ -167,6 +168,37 @@ def bincount(self, weights, minlength):
     elif weights.dtype is not types.float32:
         weights = to_dtype(weights, types.float64)
     return _written(weights, to_dtype(self, types.int64), count, "sum")
+
+
+@composite(
+    "histc(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor",
+    variants="function method out",
+    differentiable=False,
+)
+def histc(self, bins, min, max):
+    """Returns how many elements fall into each of ``bins`` equal intervals from min to max.
+
+    Between the least and the greatest element where ``min`` and ``max`` are equal; what lies
+    outside is not counted.
+    """
+    if not self.dtype.is_floating_point:
+        raise NotImplementedError(f"\"histogram_cpu\" not implemented for '{self.dtype.title}'")
+    if bins <= 0:
+        raise RuntimeError(f"torch.histogram(): bins must be > 0, but got {bins} for dimension 0")
+    low, high = float(min), float(max)
+    if low == high and self.numel():
+        low, high = float(item(self.amin())), float(item(self.amax()))
+    if low == high:
+        low, high = low - 1, high + 1
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise RuntimeError(f"torch.histc: range of [{low:g}, {high:g}] is not finite")
+    if low > high:
+        raise RuntimeError("torch.histc: max must be larger than min")
+    flat = reshape(self, (self.numel(),))
+    place = to_dtype((flat - low) * bins / (high - low), types.int64).clamp(max=bins - 1)
+    place = where((flat >= low) & (flat <= high), place, bins)
+    ones = expand(filled(Layout.of((), self.dtype), 1), tuple(flat.shape))
+    return slice_(_written(ones, place, bins + 1, "sum"), 0, 0, bins, 1).clone()
 
 
 # -- places among sorted values ------------------------------------------------------------------
@@ -394,6 +426,18 @@ def bucketize_samples(make):
 def bincount_samples(make):
     yield (make(40, dtype="int64", low=0, high=9),)
     yield make(40, dtype="int32", low=0, high=9), None, 15
+
+
+@histc.samples
+def histc_samples(make):
+    yield make(50), 10
+    yield make(5, 8, dtype="float64"), 7, -0.5, 0.5
+    yield make(values=[1, float("nan"), 2, 3]), 4, 0, 2
+    yield make(values=[1, 1]), 4
+    yield make(0), 3
+    yield make(3), 4, 2, 1
+    yield make(3), 0
+    yield make(3, dtype="int64"), 4
 
 
 @quantile.samples

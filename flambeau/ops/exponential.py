@@ -206,13 +206,7 @@ def xlogy_samples(make):
 )
 def logaddexp(self, other):
     """Returns ``log(exp(self) + exp(other))`` without overflow."""
-    return _log_of_sum(self, other, math.log1p, math.exp)
-
-
-def _log_of_sum(a, b, log1p, exp):
-    larger = k.maximum(a, b)
-    total = larger + log1p(exp(-k.absolute(a - b)))
-    return k.where((a == b) & (k.absolute(a) == k.INFINITY), a, total)
+    return math.log_of_sum(self, other)
 
 
 @logaddexp.derivative
@@ -230,7 +224,7 @@ logaddexp.samples(binary_samples(integers=False, numbers=()))
 )
 def logaddexp2(self, other):
     """Returns the base 2 logarithm of ``2**self + 2**other`` without overflow."""
-    return _log_of_sum(self, other, lambda x: math.log1p(x) * (1 / _LN2), math.exp2)
+    return math.log_of_sum(self, other, lambda x: math.log1p(x) * (1 / _LN2), math.exp2)
 
 
 @logaddexp2.derivative

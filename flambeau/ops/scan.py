@@ -116,6 +116,37 @@ def cumprod(self, dim, dtype):
     return running_product(_converted(self, dtype), dim)
 
 
+@composite("_logcumsumexp(Tensor self, int dim, bool reverse) -> Tensor", variants="")
+def running_log_of_sum(self, dim, reverse):
+    return _scanned(self, dim, "logsum", reverse)
+
+
+running_log_of_sum.node_name = "LogcumsumexpBackward0"
+
+
+@running_log_of_sum.derivative
+def running_log_of_sum_backward(grad, self, result, dim, reverse):
+    """Positive and negative gradients apart, by their logarithms, so that nothing overflows."""
+
+    def of_one_sign(part):
+        least = filled(Layout.of((), grad.dtype), -math.inf)
+        weight = where(part > 0, part.log() - result, least)
+        return (running_log_of_sum(weight, dim, not reverse) + self).exp()
+
+    return {"self": of_one_sign(grad) - of_one_sign(-grad)}
+
+
+@composite("logcumsumexp(Tensor self, int dim) -> Tensor", variants="function method out")
+def logcumsumexp(self, dim):
+    """Returns the logarithms of the sums of the exponentials of all elements up to each."""
+    dim = wrap_dim(dim, self.ndim)
+    if not self.dtype.is_floating_point:
+        raise NotImplementedError(
+            f"\"logcumsumexp_out_cpu\" not implemented for '{self.dtype.title}'"
+        )
+    return running_log_of_sum(self, dim, False)
+
+
 def _added_along(values: Tensor, index: Tensor, dim: int) -> Tensor:
     """Zeros, to which ``values`` are added at ``index`` along ``dim``."""
     layout = values._layout.contiguous()
@@ -181,6 +212,16 @@ def cumsum_samples(make):
 def cumprod_samples(make):
     yield from scan_samples(make)
     yield make(values=[[1, 2, 0, 3, 4], [0, 1, 0, 2, 3], [1, 2, 3, 4, 5]]), 1
+
+
+@logcumsumexp.samples
+def logcumsumexp_samples(make):
+    for arguments in scan_samples(make):
+        if arguments[0].dtype != "int32":
+            yield arguments
+    yield make(values=[1000, 1001, -1000, float("-inf"), 1002]), 0
+    yield make(values=[float("-inf"), float("-inf"), 1, float("inf"), 2]), 0
+    yield make(3, dtype="int64"), 0
 
 
 @cummax.samples
