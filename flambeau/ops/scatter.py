@@ -8,7 +8,7 @@ line.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flambeau.compiler import kernel as k
@@ -243,18 +243,31 @@ def true_positions(mask: Tensor) -> Tensor:
 
 def coordinate(positions: Tensor, shape: Sequence[int], dim: int) -> Tensor:
     """The index along ``dim`` of row-major positions."""
-    below = 1
-    for n in shape[dim + 1 :]:
-        below *= n
-    return _COORDINATE((positions,), (below, shape[dim]))[0]
+    if len(shape) == 1:
+        return positions
+    below = math.prod(shape[dim + 1 :])
+    return _COORDINATES[dim == 0, below == 1]((positions,), (below, shape[dim]))[0]
 
 
-def _coordinate_body(position: Value, below: Value, size: Value) -> Value:
-    above = position / below
-    return above - above / size * size
+def _quotient(a: Value, b: Value) -> Value:
+    """Whole quotients of positions: exact, for they have less than 52 bits, and in vectors."""
+    return (a.cast(types.float64) / b.cast(types.float64)).cast(types.int64)
 
 
-_COORDINATE = FusedPointwise("coordinate", _coordinate_body)
+def _coordinate_body(first: bool, last: bool) -> Callable[..., Value]:
+    def body(position: Value, below: Value, size: Value) -> Value:
+        above = position if last else _quotient(position, below)
+        return above if first else above - _quotient(above, size) * size
+
+    return body
+
+
+# By whether the dimension is the first, and whether the numbers of the ones after it are 1.
+_COORDINATES = {
+    (first, last): FusedPointwise("coordinate", _coordinate_body(first, last))
+    for first in (False, True)
+    for last in (False, True)
+}
 
 
 @composite("nonzero(Tensor self) -> Tensor", variants="method out", differentiable=False)

@@ -79,3 +79,15 @@ def test_threads_agree():
             results.append([t.scatter_add(d, index, values).numpy() for d, t in enumerate(both)])
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1000,), (30, 40), (3, 7, 11), (1, 5), (5, 1), (2, 3, 4, 5), (0, 3), (1, 1)], ids=str
+)
+def test_positions_of_true_elements(shape):
+    array = np.random.default_rng(5).integers(0, 2, shape)
+    tensor = torch.from_numpy(array)
+    np.testing.assert_array_equal(tensor.nonzero().numpy(), np.argwhere(array))
+    values = np.random.default_rng(6).standard_normal(shape)
+    picked = torch.from_numpy(values)[tensor > 0]
+    np.testing.assert_array_equal(picked.numpy(), values[array > 0])
