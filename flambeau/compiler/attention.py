@@ -35,13 +35,22 @@ from flambeau.compiler.attention_few import (
     JoinKernel,
 )
 from flambeau.compiler.attention_forward import FORWARD, FORWARD_WORDS, ForwardKernel
+from flambeau.compiler.attention_tiles import (
+    PACK_VALUES,
+    TILED,
+    TILED_WORDS,
+    WIDTH,
+    TiledForwardKernel,
+    runs_on_tiles,
+)
 from flambeau.compiler.builder import module
 from flambeau.compiler.gemm import STORED_AS
+from flambeau.compiler.gemm_amx import AMX_PACK_WORDS, DEPTH, EDGE, TilePacker
 from flambeau.compiler.gemm_micro import TileShape, micro_kernels
 from flambeau.compiler.gemm_operands import COPY_WORK, TASK_WORK
 from flambeau.compiler.gemm_pack import PanelPacker
 from flambeau.compiler.kernel_step import KernelStep, Pointer, Word
-from flambeau.compiler.library_plan import KernelModule, LibraryPlan, PlanWriter, ceil_div
+from flambeau.compiler.library_plan import KernelModule, LibraryPlan, PlanWriter, ceil_div, offset
 from flambeau.compiler.target import Target
 from flambeau.core.dtype import dtype
 
@@ -55,6 +64,9 @@ FEW_QUERIES = 6
 # queries at most share a pass over them.
 CACHED_BYTES = 1 << 20
 MOST_PANELS = 4
+
+# How many times as fast as the other forward kernel that on AMX is, for the sizes of tasks.
+TILES_SPEED = 4
 
 # The tasks that a pass should have where that can be arranged.
 TASKS_WANTED = 16
@@ -157,6 +169,10 @@ def plan_attention(problem: AttentionProblem, target: Target) -> LibraryPlan:
     dense = problem.strides["k"][3] == problem.strides["v"][3] == 1
     if problem.group * problem.queries <= FEW_QUERIES and whole and dense:
         return _plan_few(problem, target, tile)
+    even = problem.dim % WIDTH == 0 and problem.value_dim % WIDTH == 0
+    dense = problem.strides["q"][3] == problem.strides["k"][3] == 1
+    if runs_on_tiles(problem.stored, target) and even and dense:
+        return _plan_tiles(problem, target, tile)
     return _plan_panels(problem, target, tile)
 
 
@@ -191,8 +207,62 @@ def _panels(problem: AttentionProblem, tile: TileShape) -> int:
     return max(1, min(MOST_PANELS, panels, together))
 
 
+def tiles_module(stored: str, target: Target) -> KernelModule:
+    def source() -> str:
+        kernel = TiledForwardKernel(stored, target)
+        mask_packer = PanelPacker(kernel.tile)
+        packer = TilePacker(PACK_VALUES, pairs=False)
+        parts = [
+            (mask_packer.function(), mask_packer.builder),
+            (packer.function(), packer.builder),
+            (kernel.function(), kernel.builder),
+        ]
+        return module([text for text, _ in parts], [builder for _, builder in parts])
+
+    functions = {TILED: TILED_WORDS, PACK_VALUES: AMX_PACK_WORDS}
+    return KernelModule(f"attention tiles {stored} {target.name}", source, functions)
+
+
+def _plan_tiles(problem: AttentionProblem, target: Target, tile: TileShape) -> LibraryPlan:
+    """Values are packed first, a batch entry at a time."""
+    writer = PlanWriter()
+    kernels = tiles_module(problem.stored, target)
+    heads = problem.heads // problem.group
+    steps = ceil_div(problem.keys, DEPTH)
+    entry = steps * DEPTH * problem.value_dim * heads * 2
+    tiles = writer.reserve(problem.batch * entry)
+    batch_stride, head_stride, row, column = problem.strides["v"]
+    for batch in range(problem.batch):
+        values: dict[str, Word] = {
+            "source": Pointer("v", 2 * batch * batch_stride),
+            "source_batch": head_stride,
+            "stride_k": row,
+            "stride_x": column,
+            "extent": problem.value_dim,
+            "k": problem.keys,
+            "steps": steps,
+            "panels": problem.value_dim // EDGE,
+            "target": offset(tiles, batch * entry),
+            "by_steps": 1,
+        }
+        work = COPY_WORK * DEPTH * problem.value_dim
+        writer.add(kernels.step(PACK_VALUES, values, heads * steps, _grain(work)))
+    words, tasks, work = _panel_words(problem, tile)
+    words |= {"tiles": tiles, "key_steps": steps}
+    writer.add(kernels.step(TILED, words, tasks, _grain(work // TILES_SPEED)))
+    return writer.finish()
+
+
 def _plan_panels(problem: AttentionProblem, target: Target, tile: TileShape) -> LibraryPlan:
     writer = PlanWriter()
+    words, tasks, work = _panel_words(problem, tile)
+    kernels = forward_module(problem.stored, target)
+    writer.add(kernels.step(FORWARD, words, tasks, _grain(work)))
+    return writer.finish()
+
+
+def _panel_words(problem: AttentionProblem, tile: TileShape) -> tuple[dict[str, Word], int, int]:
+    """The words of a kernel that goes by panels of queries, its tasks, and the work of one."""
     panels = _panels(problem, tile)
     blocks = ceil_div(problem.queries, panels * tile.columns)
     words = problem.common_words() | problem.result_words("out")
@@ -203,10 +273,7 @@ def _plan_panels(problem: AttentionProblem, target: Target, tile: TileShape) -> 
         * problem.keys
         * (problem.dim + problem.value_dim)
     )
-    kernels = forward_module(problem.stored, target)
-    tasks = problem.batch * problem.heads * blocks
-    writer.add(kernels.step(FORWARD, words, tasks, _grain(work)))
-    return writer.finish()
+    return words, problem.batch * problem.heads * blocks, work
 
 
 def backward_module(stored: str, target: Target) -> KernelModule:

@@ -40,8 +40,16 @@ class ForwardKernel(AttentionKernel):
     pointers = frozenset({"q", "k", "v", "out", "lse", "mask"})
 
     def function(self) -> str:
-        builder, tile = self.builder, self.tile
+        self.tasks()
+        return self.builder.function(FORWARD, KERNEL_PARAMETERS)
+
+    def tasks(self) -> None:
         self.read_words()
+        self.allocate()
+        self.builder.loop(BEGIN, END, 1, [], self.task)
+
+    def allocate(self) -> None:
+        builder, tile = self.builder, self.tile
         dim, value_dim = self.words["dim"], self.words["value_dim"]
         width = builder.mul(self.words["panels"], tile.columns)
         self.all_queries = self.scratch(builder.mul(dim, width))
@@ -55,8 +63,6 @@ class ForwardKernel(AttentionKernel):
             self.wide["q"] = self.scratch(builder.mul(dim, tile.columns))
             self.wide["k"] = self.scratch(builder.mul(dim, self.block))
             self.wide["v"] = self.scratch(builder.mul(value_dim, self.block))
-        builder.loop(BEGIN, END, 1, [], self.task)
-        return builder.function(FORWARD, KERNEL_PARAMETERS)
 
     def task(self, number: Var, carried: list[Var]) -> None:
         """Up to ``panels`` panels of queries, one after the other for each block of keys."""

@@ -75,6 +75,25 @@ def has_tiles(stored: str, target: Target) -> bool:
     return stored == "bfloat" and {"amx-tile", "amx-bf16", "avx512bw"} <= target.features
 
 
+def tile_instruction(builder: Builder, name: str, *arguments: tuple[str, object]) -> None:
+    """An AMX instruction; tile registers are numbers of type i8."""
+    types = ", ".join(type_ for type_, _ in arguments)
+    values = ", ".join(f"{type_} {value}" for type_, value in arguments)
+    builder.declarations.add(f"declare void @llvm.x86.{name}({types})")
+    builder.do(f"call void @llvm.x86.{name}({values})")
+
+
+def tile_configuration(builder: Builder) -> Var:
+    """Eight tiles of sixteen rows of 64 bytes, in the form that the processor reads."""
+    block = builder.emit(PTR, "alloca [64 x i8], align 64")
+    builder.store(builder.zero("<64 x i8>"), block, 64)
+    builder.store(Var("i8", "1"), block, 1)
+    for number in range(8):
+        builder.store(Var("i16", "64"), builder.gep("i8", block, 16 + 2 * number), 1)
+        builder.store(Var("i8", str(EDGE)), builder.gep("i8", block, 48 + number), 1)
+    return block
+
+
 # -- packing -------------------------------------------------------------------------------------
 
 
@@ -246,7 +265,7 @@ class TileKernel:
             for name, type_ in (("source", PTR), ("c", PTR), ("rows", "i64"))
         }
         self.set_pending(Var(PTR, "null"), Var(PTR, "null"), builder.constant(0))
-        self.whole, self.partial = self.configuration(), self.configuration()
+        self.whole, self.partial = tile_configuration(builder), tile_configuration(builder)
         self.words = read_words(builder, AMX_WORDS, POINTER_WORDS)
         self.configure(self.whole)
         builder.loop(BEGIN, END, 1, [], self.task)
@@ -254,23 +273,7 @@ class TileKernel:
         return builder.function(AMX, KERNEL_PARAMETERS)
 
     def call(self, name: str, *arguments: tuple[str, object]) -> None:
-        """An AMX instruction; tile registers are numbers of type i8."""
-        builder = self.builder
-        types = ", ".join(type_ for type_, _ in arguments)
-        values = ", ".join(f"{type_} {value}" for type_, value in arguments)
-        builder.declarations.add(f"declare void @llvm.x86.{name}({types})")
-        builder.do(f"call void @llvm.x86.{name}({values})")
-
-    def configuration(self) -> Var:
-        """Eight tiles of sixteen rows of 64 bytes, in the form that the processor reads."""
-        builder = self.builder
-        block = builder.emit(PTR, "alloca [64 x i8], align 64")
-        builder.store(builder.zero("<64 x i8>"), block, 64)
-        builder.store(Var("i8", "1"), block, 1)
-        for number in range(8):
-            builder.store(Var("i16", "64"), builder.gep("i8", block, 16 + 2 * number), 1)
-            builder.store(Var("i8", str(EDGE)), builder.gep("i8", block, 48 + number), 1)
-        return block
+        tile_instruction(self.builder, name, *arguments)
 
     def configure(self, configuration: Var) -> None:
         self.call("ldtilecfg", ("ptr", configuration.name))

@@ -92,6 +92,46 @@ def test_half_types_are_summed_in_float(dtype):
     torch.testing.assert_close(found.double(), wide, rtol=1e-2, atol=torch.finfo(kind).eps)
 
 
+@pytest.mark.parametrize("sizes", [(32, 32), (40, 300), (33, 1000), (130, 77)])
+@pytest.mark.parametrize("mask, causal", [("none", True), ("none", False), ("bool", False)])
+def test_bfloat16_in_whole_tiles(sizes, mask, causal):
+    """Columns that AMX takes, seen through split heads that are grouped."""
+    queries, keys = sizes
+    torch.manual_seed(0)
+    wide = [
+        torch.randn(2, n, heads, 64, dtype=torch.float64).bfloat16().transpose(1, 2)
+        for n, heads in ((queries, 4), (keys, 2), (keys, 2))
+    ]
+    hidden = MASKS[mask](queries, keys)
+    found = attention(*wide, hidden, is_causal=causal, enable_gqa=True)
+    expected = attention(*(t.double() for t in wide), hidden, is_causal=causal, enable_gqa=True)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("queries", [1, 100])
+def test_threads_change_no_bit(dtype, queries):
+    kind = getattr(torch, dtype)
+    torch.manual_seed(0)
+    shapes = (2, 4, queries, 64), (2, 4, 1100, 64), (2, 4, 1100, 64)
+    q, k, v = (torch.randn(*shape).to(kind).requires_grad_() for shape in shapes)
+
+    def run():
+        out = attention(q, k, v, is_causal=queries > 1)
+        gradients = torch.autograd.grad(out.square().sum(), (q, k, v))
+        return [t.detach().float().numpy().tobytes() for t in (out, *gradients)]
+
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(run())
+    finally:
+        torch.set_num_threads(before)
+    assert results[0] == results[1] == results[2]
+
+
 def test_dropout_draws_as_the_operator_does():
     q, k, v = leaves((2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 4))
     torch.manual_seed(3)
