@@ -44,6 +44,18 @@ def additive_mask(
     return masked_fill(zeros(mask.shape, dtype=dtype), mask, -math.inf)
 
 
+def _is_batch_major(tensor: Tensor) -> bool:
+    """Whether ``(length, batch, features)`` lies in memory batch entry by batch entry."""
+    return tensor.stride(0) < tensor.stride(1)
+
+
+def _project(tensor: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear map that takes the rows in the order of memory, so that none are moved."""
+    if _is_batch_major(tensor):
+        return linear(tensor.transpose(0, 1), weight, bias).transpose(0, 1)
+    return linear(tensor, weight, bias)
+
+
 @dataclass(frozen=True)
 class _Projections:
     """The weights and biases of the three input projections."""
@@ -55,18 +67,18 @@ class _Projections:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         width = query.shape[-1]
         if self.packed is not None and query is key and key is value:
-            return linear(query, self.packed, self.bias).split(width, -1)
+            return _project(query, self.packed, self.bias).split(width, -1)
         if self.packed is not None and key is value:
             query_weight, both_weights = self.packed.split([width, 2 * width])
             query_bias = both_bias = None
             if self.bias is not None:
                 query_bias, both_bias = self.bias.split([width, 2 * width])
-            keys, values = linear(key, both_weights, both_bias).split(width, -1)
-            return linear(query, query_weight, query_bias), keys, values
+            keys, values = _project(key, both_weights, both_bias).split(width, -1)
+            return _project(query, query_weight, query_bias), keys, values
         weights = self.packed.chunk(3) if self.weights is None else self.weights
         biases = (None,) * 3 if self.bias is None else self.bias.chunk(3)
         inputs = (query, key, value)
-        found = [linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True)]
+        found = [_project(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True)]
         return found[0], found[1], found[2]
 
 
@@ -155,10 +167,9 @@ def multi_head_attention_forward(
         weights = None
     else:
         result, weights = _attend(queries, keys, values, mask, rate)
-    # As rows of all heads, which is how the result lies in memory where the queries do.
-    rows = result.permute(2, 0, 1, 3).reshape(length * batch, width)
+    # Rows in the order of lengths, whatever the operands' is: dropout draws in the order of memory.
+    rows = result.permute(2, 0, 1, 3).reshape(length, batch, width)
     output = linear(rows, out_proj_weight, out_proj_bias)
-    output = output.view(length, batch, output.shape[1])
     if weights is not None and average_attn_weights:
         weights = weights.mean(1)
     if not batched:
