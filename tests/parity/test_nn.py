@@ -5,7 +5,7 @@ import pytest
 reference = pytest.importorskip("torch")
 
 import flambeau  # noqa: E402 - only where torch is
-from tests.nn import cases, computations, scripts  # noqa: E402
+from tests.nn import attention_scripts, cases, computations, embedding_bag_scripts, scripts  # noqa: E402
 from tests.nn.test_recorded import same  # noqa: E402
 
 TABLES = [
@@ -16,6 +16,11 @@ TABLES = [
     *((cases.describe_warning, name) for name in cases.WARNINGS),
     *((computations.describe, name) for name in computations.ALL),
     *((scripts.describe, name) for name in scripts.ALL),
+    *((attention_scripts.describe, name) for name in attention_scripts.ALL),
+    *((cases.describe_error, name) for name in attention_scripts.ERRORS),
+    *((cases.describe_warning, name) for name in attention_scripts.WARNINGS),
+    *((embedding_bag_scripts.describe, name) for name in embedding_bag_scripts.ALL),
+    *((cases.describe_error, name) for name in embedding_bag_scripts.ERRORS),
 ]
 
 
