@@ -83,11 +83,13 @@ def lower_product(a, b, c, target, bias=None):
 
 
 @mm.derivative
-def mm_backward(grad, self, mat2, self_layout, mat2_layout):
-    return {
-        "self": product_like(self_layout, grad, transpose(mat2, 0, 1)),
-        "mat2": product_like(mat2_layout, transpose(self, 0, 1), grad),
-    }
+def mm_backward(grad, self, mat2, self_layout, mat2_layout, needs):
+    gradients = {}
+    if "self" in needs:
+        gradients["self"] = product_like(self_layout, grad, transpose(mat2, 0, 1))
+    if "mat2" in needs:
+        gradients["mat2"] = product_like(mat2_layout, transpose(self, 0, 1), grad)
+    return gradients
 
 
 def product_like(layout: Layout, a: Tensor, b: Tensor) -> Tensor:
@@ -180,12 +182,13 @@ def addmm_bias_lower(call, target, bias, mat1, mat2):
 
 
 @addmm_bias.derivative
-def addmm_bias_backward(grad, mat1, mat2, mat1_layout, mat2_layout):
-    return {
-        "bias": grad,
-        "mat1": product_like(mat1_layout, grad, transpose(mat2, 0, 1)),
-        "mat2": product_like(mat2_layout, transpose(mat1, 0, 1), grad),
-    }
+def addmm_bias_backward(grad, mat1, mat2, mat1_layout, mat2_layout, needs):
+    gradients = {"bias": grad}
+    if "mat1" in needs:
+        gradients["mat1"] = product_like(mat1_layout, grad, transpose(mat2, 0, 1))
+    if "mat2" in needs:
+        gradients["mat2"] = product_like(mat2_layout, transpose(mat1, 0, 1), grad)
+    return gradients
 
 
 addmm_bias.saved_for(mat1="mat2", mat2="mat1")
