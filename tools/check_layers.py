@@ -75,6 +75,7 @@ LAYERS = {
 # (importing module, imported module): why the import may stand inside a function.
 ALLOWED_INSIDE = {
     ("flambeau.compiler.jit", "flambeau.compiler.llvm"): "llvmlite is for object-cache misses only",
+    ("flambeau.capture.api", "flambeau.capture.function"): "for programs that compile something",
     ("flambeau.cli", "flambeau.demo.command"): "a program that is run must not pay for the demo",
     ("flambeau.cli", "flambeau.doctor"): "a program that is run must not pay for the report",
 }

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from flambeau.capture.errors import InvalidBackend
-from flambeau.capture.function import CompiledFunction
 from flambeau.capture.module import OptimizedModule
+from flambeau.capture.stance import stance as current
 from flambeau.engine.watch import watch
 from flambeau.nn import module as nn_module
 from flambeau.nn.hook_registry import hook_state
@@ -21,7 +21,7 @@ _DEBUG_BACKENDS = ("aot_eager", "aot_eager_decomp_partition", "aot_ts", "eager",
                    "eager_noexcept", "ts")  # fmt: skip
 _MODES = ("default", "lite", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
 
-_compiled: weakref.WeakSet[CompiledFunction] = weakref.WeakSet()
+_compiled: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def compile(
@@ -83,8 +83,10 @@ def compile(
     return compile_callable(model)
 
 
-def compiled(function: Callable[..., Any], fullgraph: bool = False) -> CompiledFunction:
+def compiled(function: Callable[..., Any], fullgraph: bool = False) -> Any:
     """The function, captured and replayed."""
+    from flambeau.capture.function import CompiledFunction
+
     if isinstance(function, CompiledFunction):
         function = function.function
     made = CompiledFunction(function, fullgraph)
@@ -184,15 +186,15 @@ class set_stance:
     def __init__(self, stance: str = "default", **options: Any) -> None:
         if stance not in self._STANCES:
             raise RuntimeError(f"invalid torch.compile stance '{stance}'")
-        self.previous = CompiledFunction.forced_eager
-        CompiledFunction.forced_eager = stance == "force_eager"
+        self.previous = current.forced_eager
+        current.forced_eager = stance == "force_eager"
         forget_latest()
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *exception: object) -> None:
-        CompiledFunction.forced_eager = self.previous
+        current.forced_eager = self.previous
         forget_latest()
 
 

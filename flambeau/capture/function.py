@@ -23,6 +23,7 @@ from flambeau.capture.outputs import Outputs
 from flambeau.capture.recorder import Recorder
 from flambeau.capture.recording import Recording
 from flambeau.capture.signature import Plain, Signature
+from flambeau.capture.stance import stance
 from flambeau.core.config import config
 from flambeau.engine.segment import NotRepeatable
 from flambeau.engine.tape import thread
@@ -109,8 +110,6 @@ class Trial:
 class CompiledFunction(Wrapper):
     """What ``torch.compile(function)`` gives; calling it is calling the function."""
 
-    forced_eager = False
-
     def __init__(self, function: Callable[..., Any], fullgraph: bool = False) -> None:
         self.function = function
         self.fullgraph = fullgraph
@@ -148,7 +147,7 @@ class CompiledFunction(Wrapper):
         """A call that differs from the last replay."""
         if self.gave_up or watch.capture is not None or getprofile() is not None:
             return self.function(*args, **kwargs)
-        if self.forced_eager or config.window < MIN_WINDOW:
+        if stance.forced_eager or config.window < MIN_WINDOW:
             self.latest = None
             return self.function(*args, **kwargs)
         signature = Signature(args, kwargs)
