@@ -339,7 +339,8 @@ class CpuSchedule:
         """All instructions for elements of the innermost loop."""
         rows, (stage,) = self.levels.rows[0], self.levels.stages
         row = self.elements(rows, offsets, Var(I64, "0"), None, 1)
-        splats = {k: self.b.splat(row[k], self.width) for k in rows}
+        # Writes to one place are among them, and give no value.
+        splats = {k: self.b.splat(row[k], self.width) for k in rows if k in row}
 
         def body(index: Var, mask: Var | None) -> None:
             known = self.uniform_values(self.width) | splats

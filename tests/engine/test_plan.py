@@ -149,3 +149,10 @@ def test_a_kernel_that_leaves_an_operand_alone():
     thread.tape.flush()
     assert torch.searchsorted(torch.ones(4)[4:] + 1.0, values).tolist() == [0, 0, 0]
     assert torch.searchsorted(torch.empty(0), values).tolist() == [0, 0, 0]
+
+
+def test_filling_a_repeated_view():
+    x = torch.zeros(3, 7)
+    thread.tape.flush()
+    x.unsqueeze(0).expand(2, 3, 7).fill_(0.25)
+    assert x.tolist() == [[0.25] * 7] * 3
