@@ -46,7 +46,7 @@ def test_the_compiled_path_passes_the_tests_of_recording(tmp_path):
     for name in ("flambeau", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         source = ROOT / name
         if source.is_dir():
-            unwanted = shutil.ignore_patterns("__pycache__", "references", "*.so")
+            unwanted = shutil.ignore_patterns("__pycache__", "*.so")
             shutil.copytree(source, tmp_path / name, ignore=unwanted)
         else:
             shutil.copy(source, tmp_path / name)
@@ -71,4 +71,4 @@ def test_the_compiled_path_passes_the_tests_of_recording(tmp_path):
     run("setup.py", "build_ext", "--inplace")
     where = run("-c", "import flambeau.ops.call as path; print(path.__file__)")
     assert not where.strip().endswith(".py")
-    run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--ignore=tests/references", *TESTS)
+    run("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS)
