@@ -7,7 +7,7 @@ module per element type and target serves all products.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flambeau.compiler.builder import module
@@ -28,15 +28,12 @@ from flambeau.compiler.gemm_operands import (
 from flambeau.compiler.gemm_pack import PACK, PACK_ROWS, pack_functions
 from flambeau.compiler.gemm_problem import GemmPlan, GemmProblem, Simplified, simplify
 from flambeau.compiler.gemm_tile import (
-    COMMON_ACTIVATIONS,
-    IDENTITY,
     MULTIPLY,
     MULTIPLY_WORDS,
     NO_BIAS,
     SCRATCH_BYTES,
     SMALL,
     SMALL_WORDS,
-    Activation,
     tile_functions,
 )
 from flambeau.compiler.gemm_vector import (
@@ -105,14 +102,14 @@ def functions_for(tile: TileShape, target: Target) -> tuple[str, ...]:
     return functions + (AMX_FUNCTIONS if has_tiles(tile.stored, target) else ())
 
 
-def gemm_module(stored: str, target: Target, activations: Sequence[Activation]) -> str:
+def gemm_module(stored: str, target: Target) -> str:
     """The LLVM IR of all kernels for one element type."""
     tile = tile_shape(stored, target)
     tiles = amx_functions(tile) if has_tiles(stored, target) else []
     parts = [
         *micro_kernels(tile),
         *pack_functions(tile),
-        *tile_functions(tile, activations),
+        *tile_functions(tile),
         *vector_functions(tile),
         *tiles,
     ]
@@ -145,21 +142,16 @@ class Planner:
     def __init__(self, simplified: Simplified, target: Target) -> None:
         problem = simplified.problem
         stored = STORED_AS[problem.dtype]
-        activations = COMMON_ACTIVATIONS
-        if problem.activation not in activations:
-            activations = (IDENTITY, problem.activation)
         self.problem = problem
         self.bias_kind = simplified.bias_kind
-        self.activation = activations.index(problem.activation)
         self.tile = tile_shape(stored, target)
         self.work = problem.m * problem.n * problem.k
-        names = ",".join(activation.name for activation in activations)
         self.writer = StepWriter(
             problem,
             self.tile,
             {"a": "b", "b": "a"} if simplified.swapped else {},
-            f"gemm {stored} {target.name} {names}",
-            lambda: gemm_module(stored, target, activations),
+            f"gemm {stored} {target.name}",
+            lambda: gemm_module(stored, target),
             functions_for(self.tile, target),
         )
         self.has_tiles = has_tiles(stored, target)
@@ -189,7 +181,6 @@ class Planner:
             "accumulate": int(problem.accumulate or not first),
             "bias": self.writer.operand("bias") if finishes else 0,
             "bias_kind": self.bias_kind if finishes else NO_BIAS,
-            "activation": self.activation if last else 0,
             **(EPILOGUE_POINTERS if last else NO_EPILOGUE),
         }
 

@@ -373,7 +373,7 @@ class TileKernel:
         special = [
             builder.sub(columns, BLOCK_EDGE),
             builder.sub(words["c_col"], 1),
-            *(words[name] for name in ("accumulate", "bias_kind", "activation")),
+            *(words[name] for name in ("accumulate", "bias_kind")),
         ]
         plain = builder.compare("eq", functools.reduce(builder.or_, special), 0)
 

@@ -7,17 +7,15 @@ from dataclasses import dataclass, replace
 from flambeau.compiler.epilogue import Grid
 from flambeau.compiler.gemm_tile import (
     BIAS_PER_COLUMN,
-    IDENTITY,
     NO_BIAS,
     ONE_BIAS,
-    Activation,
 )
 from flambeau.compiler.kernel_step import KernelStep
 
 
 @dataclass(frozen=True)
 class GemmProblem:
-    """C = activation(A @ B + bias) for ``batch`` products of (m, k) by (k, n).
+    """C = A @ B + bias for ``batch`` products of (m, k) by (k, n).
 
     Strides are in elements and arbitrary (0 and negative too) in A and B; C must not overlap
     itself or an input.  ``bias`` is a dense vector over n.  ``accumulate`` adds to what C holds.
@@ -38,7 +36,6 @@ class GemmProblem:
     c_row: int
     c_col: int = 1
     bias: bool = False
-    activation: Activation = IDENTITY
     accumulate: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Matrix products tile by tile: choosing micro kernels, finishing tiles with bias and activation.
+"""Matrix products tile by tile: choosing micro kernels, finishing tiles with their bias.
 
 Two kernels share the code for one tile.  ``gemm_multiply`` works on panels that were packed before
 (or on operands that need no packing); its tasks are blocks of tiles.  ``gemm_small`` packs what it
@@ -7,8 +7,7 @@ must into its own stack frame; its tasks are whole products of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from flambeau.compiler.builder import (
     BEGIN,
@@ -37,7 +36,7 @@ from flambeau.compiler.gemm_pack import (
 MULTIPLY, SMALL = "gemm_multiply", "gemm_small"
 
 # What is done to a finished element of C, the same for all kernels.
-FINISH_WORDS = ("accumulate", "bias", "bias_kind", "activation", *EPILOGUE_WORDS)
+FINISH_WORDS = ("accumulate", "bias", "bias_kind", *EPILOGUE_WORDS)
 NO_BIAS, BIAS_PER_COLUMN, ONE_BIAS = 0, 1, 2
 
 # A panel of A lies at ``a + batch * a_batch + k0 * a_block + row * a_panel`` for the block of k
@@ -73,27 +72,6 @@ LONGEST_BLOCK = 576
 SCRATCH_BYTES = 32768
 
 
-@dataclass(frozen=True)
-class Activation:
-    """A pointwise function of a finished element of C: ``body`` maps a scalar or vector value."""
-
-    name: str
-    body: Callable[[Builder, Var], Var] = field(compare=False, repr=False)
-
-
-def relu(builder: Builder, x: Var) -> Var:
-    """The larger of ``x`` and 0; NaN stays NaN."""
-    positive = builder.compare("ugt" if is_float(x.type) else "sgt", x, 0)
-    return builder.select(positive, x, builder.zero(x.type))
-
-
-IDENTITY = Activation("none", lambda builder, x: x)
-RELU = Activation("relu", relu)
-
-# These share one module; any other activation gets a module of its own.
-COMMON_ACTIVATIONS = (IDENTITY, RELU)
-
-
 def neutral(builder: Builder, type_: str) -> Var:
     """What changes nothing when added: -0.0, since 0.0 would turn -0.0 into 0.0."""
     return builder.constant(-0.0, type_) if is_float(type_) else builder.zero(type_)
@@ -102,20 +80,19 @@ def neutral(builder: Builder, type_: str) -> Var:
 FINISH = Procedure(
     "gemm_finish",
     "ptr %source, i64 %source_row, ptr %c, i64 %c_row, i64 %c_col, i64 %rows, i64 %columns, "
-    "i64 %accumulate, ptr %bias, i64 %bias_kind, i64 %activation",
+    "i64 %accumulate, ptr %bias, i64 %bias_kind",
 )
 
 
 class TileFinisher:
-    """Writes ``gemm_finish``: C (=, +=) activation(tile + bias) for a tile in memory.
+    """Writes ``gemm_finish``: C (=, +=) tile + bias for a tile in memory.
 
     The tile may lie in C itself (``accumulate`` is 0 then).  Columns are the outer loop, so a
     vector of the bias is loaded once.
     """
 
-    def __init__(self, tile: TileShape, activations: Sequence[Activation]) -> None:
+    def __init__(self, tile: TileShape) -> None:
         self.tile = tile
-        self.activations = activations
         self.builder = Builder()
         self.parameters = FINISH.values()
 
@@ -123,14 +100,10 @@ class TileFinisher:
         builder = self.builder
         self.adds = builder.compare("ne", self.parameters["accumulate"], 0)
 
-        def case(activation: Activation) -> Callable[[], None]:
-            return lambda: self.all_columns(activation.body)
-
-        cases = {number: case(activation) for number, activation in enumerate(self.activations)}
-        builder.switch(self.parameters["activation"], cases)
+        self.all_columns()
         return FINISH.define(builder)
 
-    def all_columns(self, body: Callable[[Builder, Var], Var]) -> None:
+    def all_columns(self) -> None:
         """Whole vectors, then the rest masked or one by one; C with gaps one by one altogether."""
         builder, lanes = self.builder, self.tile.lanes
         columns = self.parameters["columns"]
@@ -138,17 +111,17 @@ class TileFinisher:
         vector_end = builder.select(dense, columns, 0)
 
         def whole(column: Var, _: list[Var]) -> None:
-            self.all_rows(column, lanes, None, body)
+            self.all_rows(column, lanes, None)
 
         rest, _ = builder.loop(0, vector_end, lanes, [], whole)
 
         def scalar(column: Var, _: list[Var]) -> None:
-            self.all_rows(column, 1, None, body)
+            self.all_rows(column, 1, None)
 
         def masked() -> None:
             mask = builder.mask(builder.sub(columns, rest), lanes)
             some = builder.compare("slt", rest, columns)
-            builder.if_(some, lambda: self.all_rows(rest, lanes, mask, body))
+            builder.if_(some, lambda: self.all_rows(rest, lanes, mask))
 
         def singly() -> None:
             builder.loop(rest, columns, 1, [], scalar)
@@ -158,9 +131,7 @@ class TileFinisher:
         else:
             singly()
 
-    def all_rows(
-        self, column: Var, width: int, mask: Var | None, body: Callable[[Builder, Var], Var]
-    ) -> None:
+    def all_rows(self, column: Var, width: int, mask: Var | None) -> None:
         builder, tile = self.builder, self.tile
         type_ = vector(tile.element, width)
         bias = self.bias_at(column, width, mask)
@@ -174,7 +145,7 @@ class TileFinisher:
             value = builder.load(type_, source, tile.size)
             old = load_widened(builder, tile, c, width, mask)
             value = builder.add(builder.select(self.adds, old, neutral(builder, type_)), value)
-            value = body(builder, builder.add(value, bias))
+            value = builder.add(value, bias)
             store_narrowed(builder, tile, value, c, mask)
             return [
                 builder.gep(tile.element, source, self.parameters["source_row"]),
@@ -207,7 +178,7 @@ class TileFinisher:
 TILE = Procedure(
     "gemm_tile",
     "ptr %a, i64 %a_row, i64 %a_k, ptr %b, i64 %b_k, i64 %k, ptr %c, i64 %c_row, i64 %c_col, "
-    "i64 %rows, i64 %columns, i64 %accumulate, ptr %bias, i64 %bias_kind, i64 %activation",
+    "i64 %rows, i64 %columns, i64 %accumulate, ptr %bias, i64 %bias_kind",
 )
 
 
@@ -231,9 +202,8 @@ def tile_function(tile: TileShape) -> tuple[str, Builder]:
 
     def in_place() -> None:
         multiply()
-        pending = builder.or_(parameters["bias_kind"], parameters["activation"])
         builder.if_(
-            builder.compare("ne", pending, 0),
+            builder.compare("ne", parameters["bias_kind"], 0),
             lambda: finish(source=parameters["c"], source_row=parameters["c_row"], accumulate=zero),
         )
 
@@ -308,7 +278,6 @@ class MultiplyKernel:
             "k": k,
             "accumulate": builder.select(is_first, words["accumulate"], 1),
             "bias_kind": builder.select(is_last, words["bias_kind"], NO_BIAS),
-            "activation": builder.select(is_last, words["activation"], 0),
         }
         for name in ("a", "b"):
             packed = builder.compare("ne", words[f"{name}_packed"], 0)
@@ -429,8 +398,7 @@ def column_of_tiles(
         return
     ragged = builder.sub(builder.mul(vectors, tile.lanes), columns)
     spread = builder.sub(words["c_col"], 1)
-    pending = builder.or_(words["bias_kind"], words["activation"])
-    special = builder.or_(builder.or_(ragged, spread), pending)
+    special = builder.or_(builder.or_(ragged, spread), words["bias_kind"])
     ways = [
         lambda: builder.loop(*panels, 1, [], plain),
         lambda: builder.loop(*panels, 1, [], finished),
@@ -512,8 +480,8 @@ class SmallKernel:
         return b, b_k
 
 
-def tile_functions(tile: TileShape, activations: Sequence[Activation]) -> list[tuple[str, Builder]]:
-    finisher = TileFinisher(tile, activations)
+def tile_functions(tile: TileShape) -> list[tuple[str, Builder]]:
+    finisher = TileFinisher(tile)
     multiply = MultiplyKernel(tile)
     functions = [
         (finisher.function(), finisher.builder),

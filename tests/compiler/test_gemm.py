@@ -13,7 +13,6 @@ import pytest
 
 from flambeau.compiler import gemm
 from flambeau.compiler.gemm import GemmPlan, GemmProblem, plan_gemm
-from flambeau.compiler.gemm_tile import IDENTITY, RELU, Activation
 from flambeau.compiler.image import load_image
 from flambeau.compiler.jit import compile_module, emit_image, emit_object
 from flambeau.compiler.kernel_step import KernelStep, Pointer
@@ -297,30 +296,13 @@ def test_broadcast_rows_and_columns() -> None:
 
 
 @pytest.mark.parametrize("target", [host(), *other_targets()], ids=lambda target: target.name)
-@pytest.mark.parametrize("activation", [IDENTITY, RELU], ids=lambda activation: activation.name)
-def test_bias_activation_and_accumulation(activation: Activation, target: Target) -> None:
+def test_bias_and_accumulation(target: Target) -> None:
     for (m, n, k), way_b in itertools.product(SHAPES, WAYS[:2]):
         a, b = random((1, m, k)), arranged(random((1, k, n)), way_b)
         bias, c = random((n,)), random((1, m, n), seed=5)
         expected = exact(a, b) + c + bias
-        if activation is RELU:
-            expected = np.maximum(expected, 0)
-        options = {"activation": activation, "accumulate": True, "target": target}
+        options = {"accumulate": True, "target": target}
         assert_close(multiply(a, b, c=c.copy(), bias=bias, **options), expected, k)
-
-
-def test_an_activation_of_the_caller() -> None:
-    doubled = Activation("doubled", lambda builder, x: builder.add(x, x))
-    a, b, bias = random((2, 50, 60)), random((2, 60, 70)), random((70,))
-    result = multiply(a, b, bias=bias, activation=doubled)
-    assert_close(result, 2 * (exact(a, b) + bias), 60)
-
-
-def test_relu_keeps_nan() -> None:
-    a, b = np.array([[[np.nan], [-1], [2]]], np.float32), np.ones((1, 1, 3), np.float32)
-    result = multiply(a, b, activation=RELU)
-    assert np.isnan(result[0, 0]).all()
-    assert result[0, 1:].tolist() == [[0] * 3, [2] * 3]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -364,7 +346,6 @@ def test_sizes_and_strides_are_no_part_of_the_module() -> None:
         GemmProblem("float32", 2, m, n, k, m * k, k, 1, k * n, n, 1, m * n, n, bias=bias)
         for (m, n, k), bias in itertools.product(SHAPES, (False, True))
     ]
-    problems += [replace(problem, activation=RELU) for problem in problems]
     problems += [replace(problem, b_row=1, b_col=problem.k) for problem in problems]
     steps = [step for problem in problems for step in plan_gemm(problem, host()).steps]
     assert len({step.module_key for step in steps}) == 1
@@ -378,5 +359,5 @@ def test_every_module_assembles(machine: str, stored: str) -> None:
         target = describe_host("aarch64", frozenset(_ARM_FEATURES), None)
     else:
         target = describe_host("x86_64", frozenset(_X86_FEATURES), machine)
-    text = gemm.gemm_module(stored, target, gemm.COMMON_ACTIVATIONS)
+    text = gemm.gemm_module(stored, target)
     assert emit_object(text, target)[:4] == b"\x7fELF"
