@@ -234,8 +234,12 @@ def test_interrupting_the_program_leaves_no_process(tmp_path):
     script.write_text(
         textwrap.dedent(
             """
+            import signal
             import time
             from flambeau.utils.data import DataLoader
+
+            # A shell's background jobs are born ignoring it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
             class Slow:
                 def __len__(self):
