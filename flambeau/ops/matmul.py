@@ -8,9 +8,11 @@ from flambeau.compiler.gemm import GemmProblem, plan_gemm
 from flambeau.core import dtype as types
 from flambeau.core.layout import Layout, broadcast_shapes
 from flambeau.engine.call import Lowered
+from flambeau.ops import call as path
 from flambeau.ops.declare import composite, kernel_operator
 from flambeau.ops.reduction import sum as sum_
 from flambeau.ops.view import expand, reshape, squeeze, transpose, unsqueeze
+from flambeau.ops.view_form import remember
 from flambeau.tensor import Tensor, types_name
 
 
@@ -197,6 +199,32 @@ addmm_bias.saved_for(mat1="mat2", mat2="mat1")
 @composite("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", variants="")
 def linear(input, weight, bias):
     """Returns ``input @ weight.T + bias``: ``(*, in) , (out, in) -> (*, out)``."""
+    operands = (input, weight) if bias is None else (bias, input, weight)
+    if path.needs_graph(operands):
+        return _linear_of_parts(input, weight, bias)
+    layout = input._layout
+    key = "linear", weight._layout, None if bias is None else bias._layout
+    seen = layout.views.get(key)
+    if seen is not None:
+        return path.record_seen_as(mm if bias is None else addmm_bias, operands, *seen)
+    result = _linear_of_parts(input, weight, bias)
+    if weight.ndim == 2 and layout.is_contiguous and (bias is None or _fits(bias, weight)):
+        rows = math.prod(layout.shape[:-1])
+        flat = layout.view((rows, layout.shape[-1]), (layout.shape[-1], 1), layout.offset)
+        layouts = (flat, transpose(weight, 0, 1)._layout)
+        if bias is not None:
+            layouts = (bias._layout, *layouts)
+        remember(layout, key, (layouts, result._layout))
+    return result
+
+
+def _fits(bias: Tensor, weight: Tensor) -> bool:
+    """Whether a bias is one number per row of the weight, in one piece."""
+    layout = bias._layout
+    return layout.ndim == 1 and layout.shape[0] == weight.shape[0] and layout.is_contiguous
+
+
+def _linear_of_parts(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if weight.ndim != 2:
         product = matmul(input, weight)
         return product if bias is None else product + bias
@@ -208,12 +236,7 @@ def linear(input, weight, bias):
         )
     flat = input if input.ndim == 2 else reshape(input, (math.prod(shape[:-1]), shape[-1]))
     transposed = transpose(weight, 0, 1)
-    if (
-        bias is not None
-        and bias.ndim == 1
-        and bias.shape[0] == out_features
-        and bias._layout.is_contiguous
-    ):
+    if bias is not None and _fits(bias, weight):
         result = addmm_bias(bias, flat, transposed)
     else:
         result = mm(flat, transposed)
