@@ -10,6 +10,7 @@ that are not known to depend on their arguments alone make the function fall bac
 from __future__ import annotations
 
 import dis
+import gc
 import re
 import sys
 import sysconfig
@@ -77,12 +78,20 @@ class Observation:
         self.refusal: str | None = None
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Calls the function and learns."""
+        """Calls the function and learns.
+
+        No garbage is collected meanwhile: what a collection runs (finalizers, callbacks) is not
+        the function's code.
+        """
+        collects = gc.isenabled()
+        gc.disable()
         sys.setprofile(self._profile)
         try:
             return function(*args, **kwargs)
         finally:
             sys.setprofile(None)
+            if collects:
+                gc.enable()
 
     def size(self) -> tuple[int, bool, bool]:
         """Differs where more was learned."""

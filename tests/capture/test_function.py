@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import time
 from collections import namedtuple
 
 import pytest
@@ -371,3 +373,18 @@ def test_falls_back_and_says_why_once(function, reason, capsys):
     error = capsys.readouterr().err
     assert error.count("falls back to recording") == 1
     assert "test_function.py:" in error
+
+
+def test_what_a_garbage_collection_runs_is_not_the_functions():
+    def callback(phase, info):
+        time.perf_counter()  # a function that calls this would not be replayed
+
+    gc.callbacks.append(callback)
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        replayed(lambda compile: [f(torch.ones(3)) for f in [compile(gelu)] for _ in range(5)])
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(callback)
