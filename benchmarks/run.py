@@ -219,7 +219,8 @@ def main() -> int:
             worker.close()
     for name, (title, unit, floor, samples) in process.measure(pythons, wanted, HERE).items():
         rows.append(Row(name, title, unit, samples, floor))
-    machine = f"{options.threads} threads, {platform.machine()}, Python {platform.python_version()}"
+    threads = f"{options.threads} thread{'s' * (options.threads != 1)}"
+    machine = f"{threads}, {platform.machine()}, Python {platform.python_version()}"
     title = f"flambeau beside PyTorch {versions.get('torch', '')} ({machine})"
     if load > BUSY:
         title += f" ON A BUSY MACHINE (load {load:.1f} before the start): not a measurement"
